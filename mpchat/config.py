@@ -1,0 +1,71 @@
+"""The configuration: one frozen value, made once from the command line and the file, checked when it is made.
+
+Whatever a process needs to know of it is handed to it. Nothing here reads arguments, files or the environment: `cli`
+does.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+
+from mpchat.errors import ConfigError
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How one server is to be. Raises ConfigError when a value, or two of them together, cannot be.
+
+    Times in seconds, sizes in bytes. 0 means "no limit" for `rate` and `max_per_address`, "off" for `segment_timeout`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 4000
+    workers: int = 2
+    max_clients: int = 5000
+    max_per_address: int = 50
+    exempt: tuple[str, ...] = LOOPBACK
+    rate: float = 10.0
+    burst: int = 100
+    history: int = 500
+    segment_timeout: float = 0.2
+    sign_on_timeout: float = 60.0
+    sendq: int = 1 << 20
+    max_line: int = 4096
+    beat_timeout: float = 5.0
+    drain_timeout: float = 10.0
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be from {least} to {most}")
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(f"log_level = {self.log_level}: must be one of {', '.join(LOG_LEVELS)}")
+        if self.sendq < 4 * self.max_line:
+            raise ConfigError(f"sendq = {self.sendq}: must hold four lines of max_line = {self.max_line}")
+        for network in self.exempt:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ConfigError(f"exempt: {error}") from error
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+# Lowest and highest of each number. The upper ones bound what is allocated ahead, and what a typing error does.
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("port", 0, 65535),
+    ("workers", 1, 256),
+    ("max_clients", 1, 1_000_000),
+    ("max_per_address", 0, 1_000_000),
+    ("rate", 0, 1_000_000),
+    ("burst", 1, 1_000_000),
+    ("history", 0, 10_000),
+    ("segment_timeout", 0, 10),
+    ("sign_on_timeout", 0.1, 3600),
+    ("sendq", 4096, 1 << 30),
+    ("max_line", 64, 1 << 16),
+    ("beat_timeout", 0.5, 3600),
+    ("drain_timeout", 0.1, 600),
+)

@@ -1,0 +1,303 @@
+"""The line dialect: what a line asks for, and how an event is put into words. The wording is that of the line protocol.
+
+Owns every word that a person at a terminal reads. Promises that each event becomes whole lines, each ending in
+``\\n``, and that the same event in the same style gives the same bytes in every process. Never knows who reads them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from mpchat.chat import events
+from mpchat.chat.commands import COMMANDS, find_command, nearest_command
+from mpchat.chat.entries import Commanded, Input, Misread, Said, SessionId
+from mpchat.chat.problems import Problem
+from mpchat.wire.framing import Frame
+
+RUN_MOST = 500
+"""Lines in one entry. Each is shown with a name of up to 128 bytes: one entry must not be more than a send queue."""
+
+# --- lines to entries ---------------------------------------------------------------------------------------
+
+
+def read_frames(
+    sid: SessionId, frames: Sequence[Frame], max_line: int, epoch: int = 0, mode: str = ""
+) -> list[Input]:
+    """What the session asks for in `frames`: a run of messages is one entry, a command is one, a blank line none.
+
+    `epoch` and `mode` go into the entries as they are.
+    """
+    entries: list[Input] = []
+    texts: list[str] = []
+    said = 0
+    for end, text in frames:
+        if len(texts) == RUN_MOST:
+            entries.append(Said(sid, said, tuple(texts)))
+            texts = []
+        if text and text[0] not in "/qQ \t":
+            texts.append(text)
+            said = end
+            continue
+        spoken = None if text is None else _spoken(text)
+        if spoken is not None:
+            if spoken:
+                texts.append(spoken)
+                said = end
+            continue
+        if texts:
+            entries.append(Said(sid, said, tuple(texts), epoch, mode))
+            texts = []
+        if text is None:
+            entries.append(Misread(sid, end, Problem.LINE_LONG.name, str(max_line), "", epoch, mode))
+        else:
+            entries.append(_command(sid, end, text, epoch, mode))
+    if texts:
+        entries.append(Said(sid, said, tuple(texts), epoch, mode))
+    return entries
+
+
+def _spoken(text: str) -> str | None:
+    """The message in `text`: empty for a blank line, None when it is no message but a command."""
+    if text.startswith("//"):
+        return text[1:]
+    bare = text.strip()
+    if text.startswith("/") or bare.lower() == "quit":
+        return None
+    return text if bare else ""
+
+
+def _command(sid: SessionId, end: int, text: str, epoch: int, mode: str) -> Input:
+    if not text.startswith("/"):
+        return Commanded(sid, end, "quit", "", epoch, mode)
+    word, _, argument = text[1:].replace("\t", " ").partition(" ")
+    command = find_command(word)
+    if command is None:
+        return Misread(sid, end, Problem.UNKNOWN_COMMAND.name, nearest_command(word).name, word, epoch, mode)
+    return Commanded(sid, end, command.name, argument, epoch, mode)
+
+
+# --- events to lines ----------------------------------------------------------------------------------------
+
+
+class Style(NamedTuple):
+    """How one session is shown what happens: ``elsewhere`` for a room that is not its current one."""
+
+    elsewhere: bool = False
+    timestamps: bool = False
+
+
+PLAIN = Style()
+
+_SHOWN = 60
+"""How much of what somebody typed is shown back in an error, in characters."""
+
+
+def encode_event(event: events.Event, time: int, style: Style = PLAIN) -> bytes:
+    """The lines of `event`, which happened at `time` (ms since the epoch), as bytes."""
+    if isinstance(event, events.History):
+        lines = _history_lines(event, style)
+    else:
+        lines = _WORDS[type(event)](event)
+        if style.elsewhere and isinstance(event, events.Message):
+            lines = [f"#{event.room} {line}" for line in lines]
+        if style.timestamps:
+            stamp = _stamp(time)
+            lines = [stamp + line for line in lines]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def encode_problem(problem: Problem, about: str = "", more: str = "") -> bytes:
+    """The line of a problem that is told before there is a session."""
+    return encode_event(events.Failed(problem, about, more), 0)
+
+
+def _stamp(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).strftime("%H:%M ")
+
+
+def _words(name: str, texts: Iterable[str], action: bool) -> list[str]:
+    start = f"** {name} " if action else f"{name}: "
+    return [start + text for text in texts]
+
+
+def _history_lines(event: events.History, style: Style) -> list[str]:
+    lines = []
+    if event.asked:
+        count = len(event.lines)
+        heading = f"The last {_count(count, 'line')} of #{event.room}:" if count else f"#{event.room}: no history."
+        lines.append(f"* {heading}")
+    for time, name, action, text in event.lines:
+        stamp = _stamp(time) if style.timestamps else ""
+        lines.append(stamp + _words(name, (text,), action)[0])
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _reason(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _company(others: tuple[str, ...], more: int) -> str:
+    if not others:
+        return ", alone"
+    return f" with {', '.join(others)}" + (f" and {more} more" if more else "")
+
+
+def _topic(topic: str) -> list[str]:
+    return [f"* Topic: {topic}"] if topic else []
+
+
+def _page(event: events.RoomList | events.MemberList, command: str) -> list[str]:
+    if event.page >= event.pages:
+        return []
+    return [f"* Page {event.page} of {event.pages}; {command} {event.page + 1} shows the next."]
+
+
+def _span(milliseconds: int) -> str:
+    """A span of time in its two largest units."""
+    left = milliseconds // 1000
+    parts: list[str] = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        number, left = divmod(left, size)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2])
+
+
+def _signed_on(event: events.SignedOn) -> list[str]:
+    where = f"You are in #{event.room}{_company(event.others, event.more)}."
+    return [f"* Hello, {event.name}. {where} /help lists the commands.", *_topic(event.topic)]
+
+
+def _entered(event: events.Entered) -> list[str]:
+    if not event.new:
+        return [f"* You talk in #{event.room} now."]
+    return [f"* You are in #{event.room}{_company(event.others, event.more)}.", *_topic(event.topic)]
+
+
+def _departed(event: events.Departed) -> list[str]:
+    return [f"* You have left #{event.room}. You talk in #{event.current} now."]
+
+
+def _room_list(event: events.RoomList) -> list[str]:
+    lines = [
+        f"* #{name}: {_count(members, 'member')}" + (f", {topic}" if topic else "")
+        for name, members, topic in event.rooms
+    ]
+    return lines + _page(event, "/rooms")
+
+
+def _member_list(event: events.MemberList) -> list[str]:
+    names = ", ".join(name + (" (away)" if away else "") for name, away in event.members)
+    return [f"* {event.total} in #{event.room}: {names}", *_page(event, f"/who #{event.room}")]
+
+
+def _whois(event: events.Whois) -> list[str]:
+    rooms = ", ".join(f"#{room}" for room in event.rooms)
+    since = datetime.fromtimestamp(event.since / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    line = f"* {event.name}: in {rooms}; here since {since}; idle {_span(event.idle)}"
+    return [line if event.away is None else f"{line}; away" + (f": {event.away}" if event.away else "")]
+
+
+def _ignoring(event: events.Ignoring) -> list[str]:
+    return [f"* You ignore {', '.join(event.names)}." if event.names else "* You ignore nobody."]
+
+
+def _away(event: events.AwaySet) -> list[str]:
+    return ["* You are back." if event.reason is None else f"* You are away{_reason(event.reason)}. /back ends it."]
+
+
+def _help(event: events.Help) -> list[str]:
+    if event.command is None:
+        lines = [f"* {command.usage:<23}{command.summary}" for command in COMMANDS]
+        return ["* What you type is said in your room. Commands:", *lines, "* /help COMMAND explains one."]
+    command = find_command(event.command)
+    assert command is not None
+    short = f" (short: {', '.join('/' + word for word in command.short)})" if command.short else ""
+    return [f"* {command.usage}{short}", f"* {command.summary[0].upper()}{command.summary[1:]}. {command.details}"]
+
+
+def _failed(event: events.Failed) -> list[str]:
+    words = _PROBLEMS[event.problem]
+    if event.problem is Problem.USAGE:
+        command = find_command(event.about)
+        return ["! " + words.format(about=command.usage if command else event.about)]
+    return ["! " + words.format(about=event.about[:_SHOWN], more=event.more[:_SHOWN])]
+
+
+def _goodbye(event: events.Goodbye) -> list[str]:
+    if event.reason:
+        return [f"! You are disconnected: {event.reason}."]
+    return [f"* Bye, {event.name}." if event.name else "* Bye."]
+
+
+def _say(pattern: str, event: events.Event) -> list[str]:
+    return [pattern.format(event=event)]
+
+
+def _simple(pattern: str) -> Callable[[Any], list[str]]:
+    return partial(_say, pattern)
+
+
+_WORDS: dict[type[events.Event], Callable[[Any], list[str]]] = {
+    events.Message: lambda event: _words(event.name, event.texts, event.action),
+    events.Joined: _simple("* {event.name} joined #{event.room}"),
+    events.Left: lambda event: [f"* {event.name} left #{event.room}{_reason(event.reason)}"],
+    events.Quit: lambda event: [f"* {event.name} left the chat{_reason(event.reason)}"],
+    events.Renamed: _simple("* {event.old} is now called {event.new}"),
+    events.TopicSet: _simple("* {event.name} set the topic of #{event.room}: {event.topic}"),
+    events.Welcome: _simple("* Welcome to mpchat. What is your name?"),
+    events.NameAsked: _simple("* What is your name?"),
+    events.NameGiven: _simple("* {event.wanted} is taken; you are {event.given}."),
+    events.SignedOn: _signed_on,
+    events.Entered: _entered,
+    events.Departed: _departed,
+    events.NameChanged: _simple("* You are now called {event.name}."),
+    events.PrivateIn: _simple("[{event.name}] {event.text}"),
+    events.PrivateOut: _simple("[to {event.name}] {event.text}"),
+    events.OtherAway: lambda event: [f"* {event.name} is away{_reason(event.reason)}."],
+    events.RoomList: _room_list,
+    events.MemberList: _member_list,
+    events.Whois: _whois,
+    events.Topic: lambda event: _topic(event.topic) or [f"* #{event.room} has no topic."],
+    events.Ignoring: _ignoring,
+    events.IgnoreSet: lambda event: [f"* You {'ignore' if event.on else 'no longer ignore'} {event.name}."],
+    events.AwaySet: _away,
+    events.TimestampsSet: lambda event: [f"* Timestamps are {'on' if event.on else 'off'}."],
+    events.QuietSet: lambda event: [f"* Notices are {'hidden' if event.on else 'shown'}."],
+    events.Help: _help,
+    events.Failed: _failed,
+    events.Goodbye: _goodbye,
+    events.Stopping: lambda event: [f"! The server is stopping{_reason(event.reason)}."],
+}
+
+_PROBLEMS = {
+    Problem.NAME_EMPTY: "A name needs at least one character.",
+    Problem.NAME_LONG: "A name has {about} characters at most.",
+    Problem.NAME_CHARACTER: "A name cannot contain '{about}': letters, digits and _ - . [ ] {{ }} | ^ only.",
+    Problem.NAME_TAKEN: "{about} is taken.",
+    Problem.NAME_FIRST: "A name first, commands later.",
+    Problem.NO_SUCH_NAME: "No one here is called {about}.",
+    Problem.NO_SUCH_ROOM: "There is no room #{about}.",
+    Problem.NOT_IN_ROOM: "You are not in #{about}.",
+    Problem.ONLY_LOBBY: "You are only in the lobby; /quit leaves the chat.",
+    Problem.ROOMS_OF_SESSION: "You can be in {about} rooms at most.",
+    Problem.ROOMS_OF_SERVER: "There are {about} rooms already, and no more can be made.",
+    Problem.IGNORES: "You can ignore {about} people at most.",
+    Problem.IGNORE_SELF: "You cannot ignore yourself.",
+    Problem.NOT_IGNORED: "You do not ignore {about}.",
+    Problem.NOBODY_TO_REPLY_TO: "Nobody has written to you privately.",
+    Problem.REPLY_TO_GONE: "Whoever wrote to you last has left the chat.",
+    Problem.NO_SUCH_PAGE: "The last page is {about}.",
+    Problem.UNKNOWN_COMMAND: "There is no command /{more}. Did you mean /{about}?",
+    Problem.USAGE: "Usage: {about}",
+    Problem.TEXT_LONG: "That is too long: {about} characters at most.",
+    Problem.LINE_LONG: "That line is too long: {about} bytes at most. It was not sent.",
+    Problem.SERVER_FULL: "The server is full: {about} clients. Try again later.",
+    Problem.ADDRESS_FULL: "Too many connections from your address: {about} at most.",
+    Problem.SERVER_STOPPING: "The server is stopping.",
+}

@@ -1,0 +1,1 @@
+"""The pub/sub queue between the workers: one ordered, bounded, replayable log. See `contract`."""

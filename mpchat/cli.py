@@ -1,0 +1,168 @@
+"""`mpchat-server`: from the command line and the configuration file to a running server and an exit code.
+
+The one place that reads arguments and files. A value on the command line wins over the same in the file.
+"""
+
+import argparse
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mpchat import __version__
+from mpchat.config import LOG_LEVELS, Config
+from mpchat.errors import BootError, ConfigError, ListenError, MpchatError
+
+EXIT_CODES = """\
+exit codes: 0 fine, 1 failed while running, 2 usage, 3 the workers do not come up, 4 cannot listen,
+78 bad configuration"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of `mpchat-server`. Their names are those of Config; what is not given is not set."""
+    defaults = Config()
+    parser = argparse.ArgumentParser(
+        prog="mpchat-server",
+        description="A chat server for anything that can open a TCP connection.",
+        epilog=EXIT_CODES,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mpchat {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file with these options, _ for - in their names")
+
+    def add(name: str, convert: Callable[[str], Any], metavar: str, text: str) -> None:
+        default = getattr(defaults, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=convert, metavar=metavar, help=f"{text} ({default})")
+
+    add("host", str, "ADDRESS", "the address to listen on")
+    add("port", int, "PORT", "the port; 0 takes a free one")
+    parser.add_argument("--workers", type=_workers, metavar="N|auto", help="worker processes (auto: one a core)")
+    add("max-clients", int, "N", "clients at the same time")
+    add("max-per-address", int, "N", "connections from one address at the same time; 0: any number")
+    parser.add_argument(
+        "--exempt", action="append", metavar="NETWORK", help="networks that --max-per-address does not count (loopback)"
+    )
+    add("rate", float, "LINES_PER_S", "what one client may send in the long run; 0: as much as it likes")
+    add("burst", int, "LINES", "what one client may send at once")
+    add("history", int, "N", "lines kept of every room")
+    parser.add_argument(
+        "--segment-timeout",
+        type=_milliseconds,
+        metavar="MS",
+        help="wait for the first line end before taking each segment for a message; 0: never do (200)",
+    )
+    add("sign-on-timeout", float, "S", "seconds to answer the question for the name")
+    add("sendq", int, "BYTES", "what may wait to be sent to one client")
+    add("max-line", int, "BYTES", "the longest line")
+    add("beat-timeout", float, "S", "seconds of silence after which a worker counts as hung")
+    add("drain-timeout", float, "S", "seconds that stopping may take")
+    parser.add_argument(
+        "--log-level", choices=LOG_LEVELS, help=f"what is logged to standard error ({defaults.log_level})"
+    )
+    return parser
+
+
+def read_config(arguments: Sequence[str] | None = None) -> Config:
+    """The configuration that the command line asks for. Raises ConfigError; exits with 2 for a wrong usage."""
+    given = vars(build_parser().parse_args(arguments))
+    path = given.pop("config", None)
+    values: dict[str, Any] = {"workers": _auto_workers()}
+    if path is not None:
+        values |= _read_file(Path(path))
+    values |= given
+    if "exempt" in values:
+        values["exempt"] = tuple(network for network in values["exempt"] if network)
+    return Config(**values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop; give the exit code."""
+    # Only now: what a mere --help does not need.
+    from mpchat.server.supervisor import run_server
+
+    try:
+        run_server(read_config(arguments), announce=_announce)
+    except ConfigError as error:
+        return _fail(78, error)
+    except ListenError as error:
+        return _fail(4, error)
+    except BootError as error:
+        return _fail(3, error)
+    except MpchatError as error:
+        return _fail(1, error)
+    return 0
+
+
+def _announce(line: str) -> None:
+    """Say on standard output that the server is ready: the one line there ever is. Nobody has to listen."""
+    try:
+        # Which does nothing, as it should, when there is no standard output.
+        print(line, flush=True)  # noqa: T201 - this is what standard output is for
+    except OSError:
+        # A reader that is gone. What Python still holds would raise again at the exit of the process.
+        sys.stdout = None
+
+
+def _fail(code: int, error: MpchatError) -> int:
+    sys.stderr.write(f"mpchat-server: {error}\n")
+    return code
+
+
+def _auto_workers() -> int:
+    """One worker for each core that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _workers(text: str) -> int:
+    try:
+        return _auto_workers() if text == "auto" else int(text)
+    except ValueError:
+        # argparse would put the name of this function into its own words.
+        raise argparse.ArgumentTypeError(f"neither a number nor auto: {text!r}") from None
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        return float(text) / 1000
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number of milliseconds: {text!r}") from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The values of a configuration file, by the names of Config. Raises ConfigError."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # no file, no UTF-8, no TOML, a number of 5,000 digits
+        raise ConfigError(f"{path}: {error}") from error
+    if values.get("workers") == "auto":
+        values["workers"] = _auto_workers()
+    for name, value in values.items():
+        _check_value(path, name, value)
+    if "segment_timeout" in values:
+        values["segment_timeout"] /= 1000
+    return values
+
+
+def _check_value(path: Path, name: str, value: object) -> None:
+    """Raise ConfigError unless there is an option `name` and `value` is of its kind."""
+    default = {item.name: item.default for item in fields(Config)}
+    if name not in default:
+        raise ConfigError(f"{path}: there is no option {name}")
+    if isinstance(default[name], tuple):
+        right = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif isinstance(default[name], float):
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        right = type(value) is type(default[name])
+    if not right:
+        raise ConfigError(f"{path}: {name} = {value!r} is not of the kind of {default[name]!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The processes: main, acceptor and supervisor, begins in `supervisor`; a worker begins in `worker`."""

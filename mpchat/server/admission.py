@@ -1,0 +1,70 @@
+"""Admission: who may come in. Pure: told who comes and who goes, it answers.
+
+Owns the counts of clients, in all and by address. Promises that the limits hold at every moment between `admit` and
+`leave`. IPv6 addresses count by their /64, which is what one household or one attacker is given (RFC 6177).
+"""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Sequence
+
+from mpchat.chat.problems import Problem, Refusal
+
+_IPV6_PREFIX = 64
+
+
+class Admission:
+    """The limits on connections. `max_per_address` 0 and addresses in `exempt` networks: any number."""
+
+    def __init__(self, max_clients: int, max_per_address: int, exempt: Sequence[str]) -> None:
+        self._max_clients = max_clients
+        self._max_per_address = max_per_address
+        self._exempt = [ipaddress.ip_network(network) for network in exempt]
+        self._clients = 0
+        self._by_address: Counter[str] = Counter()
+
+    @property
+    def clients(self) -> int:
+        """How many are in."""
+        return self._clients
+
+    def admit(self, address: str) -> None:
+        """A client comes from `address` (as the kernel says it). Raises Refusal when it may not come in."""
+        if self._clients >= self._max_clients:
+            raise Refusal(Problem.SERVER_FULL, str(self._max_clients))
+        if self._counts(address):
+            key = _address_key(address)
+            if self._by_address[key] >= self._max_per_address:
+                raise Refusal(Problem.ADDRESS_FULL, str(self._max_per_address))
+            self._by_address[key] += 1
+        self._clients += 1
+
+    def leave(self, address: str) -> None:
+        """A client that was admitted from `address` has gone."""
+        self._clients -= 1
+        if self._counts(address):
+            key = _address_key(address)
+            self._by_address[key] -= 1
+            if not self._by_address[key]:
+                del self._by_address[key]
+
+    def _counts(self, address: str) -> bool:
+        if not self._max_per_address:
+            return False
+        parsed = _parse(address)
+        return not any(parsed.version == network.version and parsed in network for network in self._exempt)
+
+
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address, without a scope; an IPv4 address that came over IPv6 is what it is."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped
+    return parsed
+
+
+def _address_key(address: str) -> str:
+    parsed = _parse(address)
+    if parsed.version == 4:
+        return str(parsed)
+    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))

@@ -1,0 +1,298 @@
+"""One client's socket in the worker that has it: bytes in, bytes out, and an end in good order.
+
+Owns the descriptor, the send queue and the linger. Knows nothing of messages: what is received goes to a `Receiver`.
+
+The contract:
+
+* `send` MUST never block, and MUST keep the order of its calls. What the kernel does not take waits in the send queue;
+  when more than `sendq` bytes wait, the receiver is told once (`overflowed`) and the connection is aborted: a slow
+  client is cut off, never waited for.
+* Reading MUST stop while `pause_reading` holds: then the client is held up by its own full window, not our memory.
+* `finish` MUST write what waits before it ends the stream, and MUST NOT let the kernel throw it away: closing a socket
+  with unread input sends a reset, which can overtake output (RFC 2525, 2.17). So it reads and drops what still comes,
+  sends the end of the stream (SHUT_WR) behind the last output, and waits until the peer ends too, for LINGER seconds at
+  most.
+* What a client sent before it broke the connection MUST still be received: a client that closes with output of ours
+  unread makes its kernel send a reset, and our next write fails while its last lines wait to be read. So a failing
+  write only mutes the connection; a failing or ended read is told (`ended`), and the end comes by `finish` or `abort`.
+* `closed` MUST be called exactly once, last, after `finish` or `abort`. Main keeps a duplicate of the descriptor: the
+  stream is ended by shutdown or reset, not by our close.
+
+We watch the socket with `add_reader` and `add_writer` and not through an asyncio transport: a transport cannot give its
+socket away, which a hand-off to another worker needs, and does not say how much of its output the kernel has taken.
+"""
+
+import asyncio
+import enum
+import socket
+import struct
+from collections import deque
+from itertools import islice
+from typing import Protocol
+
+DROP_MOST = 1 << 16
+"""Bytes received at once when they are to be dropped."""
+
+SEND_MOST = 1 << 18
+"""Bytes given to the kernel at once from the send queue, in up to SEND_PARTS parts (IOV_MAX is 1024 on Linux)."""
+SEND_PARTS = 256
+
+LINGER = 2.0
+"""Seconds that a peer is given to end its side after we have ended ours."""
+
+FINISH_WAIT = 10.0
+"""Seconds that a client is given to take the last of its output."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
+
+
+class Receiver(Protocol):
+    """Whom a connection tells what happens to it."""
+
+    def room(self) -> memoryview:
+        """Where to receive into. Empty: nowhere; then reading has been paused."""
+
+    def received(self, data: memoryview) -> None:
+        """Bytes have come, at the start of the room."""
+
+    def ended(self, reset: bool) -> None:
+        """Nothing more will come: the peer has ended its side, or (reset) broken the connection."""
+
+    def overflowed(self) -> None:
+        """More than the send queue holds waits for this client; the connection is being aborted."""
+
+    def closed(self) -> None:
+        """The connection is over and its descriptor is closed."""
+
+
+class _Phase(enum.Enum):
+    OPEN = enum.auto()
+    MUTED = enum.auto()  # nothing can be written any more; there may be something to read
+    FINISHING = enum.auto()  # the last output waits in the send queue
+    LINGERING = enum.auto()  # our end of the stream is sent; theirs is awaited
+    CLOSED = enum.auto()
+
+
+_READABLE = (_Phase.OPEN, _Phase.MUTED)
+
+
+class Connection:
+    """The socket of one client."""
+
+    __slots__ = (
+        "_broken", "_eof", "_limit", "_loop", "_phase", "_queue", "_queued",
+        "_reading", "_receiver", "_sendq", "_socket", "_timer",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, receiver: Receiver, sendq: int) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._receiver = receiver
+        self._sendq = self._limit = sendq
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0
+        self._phase = _Phase.OPEN
+        self._eof = False
+        self._broken = False
+        self._reading = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def queued(self) -> int:
+        """Bytes in the send queue."""
+        return self._queued
+
+    @property
+    def reading(self) -> bool:
+        return self._reading
+
+    def resume_reading(self) -> None:
+        """Read what comes from here on. A connection starts paused."""
+        if not self._reading and not self._eof and self._phase in _READABLE:
+            self._watch_input()
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the kernel."""
+        if self._reading and self._phase in _READABLE:
+            self._unwatch_input()
+
+    def send(self, block: bytes) -> None:
+        """Send `block` now, as far as the kernel takes it; queue the rest. Nothing happens when the end has begun."""
+        if self._phase is not _Phase.OPEN or not block:
+            return
+        sent = 0
+        if not self._queue:
+            try:
+                sent = self._socket.send(block)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                self._mute(broken=not isinstance(error, BrokenPipeError))
+                return
+            if sent == len(block):
+                return
+            self._loop.add_writer(self._socket, self._writable)
+        self._queue.append(memoryview(block)[sent:])
+        self._queued += len(block) - sent
+        if len(self._queue) > SEND_PARTS:
+            # Many small blocks would take many times their bytes.
+            self._queue = deque([memoryview(b"".join(self._queue))])
+        if self._queued > self._limit:
+            self._receiver.overflowed()
+            self.abort()
+
+    def send_carried(self, block: bytes) -> None:
+        """Send what waited while nobody had the connection. The send queue holds so much more until it is empty
+        again: it is not the client that was slow."""
+        self._limit = self._sendq + len(block)
+        self.send(block)
+
+    def mute(self, broken: bool) -> None:
+        """Nothing can be written any more, which whoever had the connection before has seen; read on to its end. Not
+        `broken`: the peer ended its side before, so its input is whole."""
+        if self._phase is _Phase.OPEN:
+            self._mute(broken)
+
+    def finish(self) -> None:
+        """Write what waits, then end the connection in good order."""
+        if self._phase not in _READABLE:
+            return
+        if self._phase is _Phase.MUTED:
+            self._close()
+            return
+        self._phase = _Phase.FINISHING
+        if not self._reading and not self._eof:
+            # Dropped from here on. A peer still busy with sending would otherwise never come to read our last output.
+            self._watch_input()
+        if self._queue:
+            self._timer = self._loop.call_later(FINISH_WAIT, self.abort)
+        else:
+            self._linger()
+
+    def abort(self) -> None:
+        """End the connection at once; what waits is lost, and the peer sees a reset."""
+        if self._phase is not _Phase.CLOSED:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # macOS refuses options on a socket that its peer has reset; it is as good as closed.
+            self._close()
+
+    def _readable(self) -> None:
+        reset = self._broken
+        count = 0
+        try:
+            if self._phase in _READABLE:
+                room = self._receiver.room()
+                if not room:
+                    return
+                count = self._socket.recv_into(room)
+            else:
+                count = len(self._socket.recv(DROP_MOST))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            reset = True
+        if not count:
+            self._input_over(reset)
+        elif self._phase in _READABLE:
+            self._receiver.received(room[:count])
+
+    def _input_over(self, reset: bool) -> None:
+        """The peer has ended its side, or broken the connection."""
+        self._eof = True
+        self._unwatch_input()
+        if self._phase in _READABLE:
+            if reset:
+                self._mute(broken=True)
+            self._receiver.ended(reset)
+        elif reset or self._phase is _Phase.LINGERING:
+            self._close()
+
+    def _writable(self) -> None:
+        parts, size = [], 0
+        for part in islice(self._queue, SEND_PARTS):
+            parts.append(part)
+            size += len(part)
+            if size >= SEND_MOST:
+                break
+        try:
+            sent = self._socket.sendmsg(parts)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._mute(broken=not isinstance(error, BrokenPipeError))
+            return
+        self._drop_sent(sent)
+        if not self._queue:
+            self._limit = self._sendq
+            self._loop.remove_writer(self._socket)
+            if self._phase is _Phase.FINISHING:
+                self._linger()
+
+    def _drop_sent(self, sent: int) -> None:
+        self._queued -= sent
+        while sent:
+            first = self._queue[0]
+            if len(first) > sent:
+                self._queue[0] = first[sent:]
+                return
+            sent -= len(first)
+            self._queue.popleft()
+
+    def _linger(self) -> None:
+        """All is written: end our side, and wait for the peer to end its own."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._phase = _Phase.LINGERING
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()  # the peer is gone already
+            return
+        if self._eof:
+            self._close()
+            return
+        self._timer = self._loop.call_later(LINGER, self._close)
+
+    def _mute(self, broken: bool) -> None:
+        """Nothing can be written any more. Not `broken`: the peer ended its side before, so its input is whole.
+
+        A write is told of a reset but once, and then not the read that follows. On Linux the error of that write is
+        EPIPE when the end of the stream had come before the reset, ECONNRESET if not (tcp_reset() in
+        net/ipv4/tcp_input.c).
+        """
+        self._broken = broken
+        self._loop.remove_writer(self._socket)
+        self._queue.clear()
+        self._queued = 0
+        if self._phase is _Phase.FINISHING:
+            self._close()
+        else:
+            self._phase = _Phase.MUTED
+            # Who has paused reading must read on, or nobody learns of the end. The receiver pauses again if it must.
+            self.resume_reading()
+
+    def _watch_input(self) -> None:
+        self._reading = True
+        self._loop.add_reader(self._socket, self._readable)
+
+    def _unwatch_input(self) -> None:
+        self._reading = False
+        self._loop.remove_reader(self._socket)
+
+    def _close(self) -> None:
+        self._phase = _Phase.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._queue.clear()
+        self._queued = 0
+        try:
+            # Main has a duplicate, so close() alone would not tell the peer.
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # not connected any more, which is what was wanted
+        self._socket.close()
+        self._receiver.closed()

@@ -1,0 +1,283 @@
+"""The fan-out: from effects to one block of bytes per session and flush.
+
+Owns, for each session of this worker, what it is to be sent at the next flush. Promises: what a session is sent is in
+the order of the log; a flush hands each session one block, however many events have come; all members of a room who are
+shown the same get the same block, encoded and joined once. Never touches a socket: blocks go to a `Sink`.
+
+How. An event for a room is put into the room's *channel* once, not into each member's queue, so an event costs the same
+in a room of 10 and of 10,000. A member remembers where in the channel it starts. At the flush, a member of one room
+whose channel holds nothing that it must not see takes the channel's joined block; only who speaks, ignores, is quiet or
+is in several rooms gets a block of its own, merged by the order of the events. When what a session is to be shown
+changes (`Changed`: it enters, leaves, is renamed ...), what it has coming so far is settled first.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from mpchat.chat.entries import SessionId
+from mpchat.chat.events import Changed, Effect, Event, Gone, Message, ToEverybody, Told, ToPeers, ToRoom, ToSession
+from mpchat.chat.replica import Replica
+from mpchat.wire.line import Style, encode_event
+
+
+class Sink(Protocol):
+    """Where a session's output goes."""
+
+    def send(self, block: bytes) -> None:
+        """Send these bytes behind all that was sent before."""
+
+    def finish(self) -> None:
+        """Nothing more will be sent: when all is written, end the connection."""
+
+
+class _Item(NamedTuple):
+    """One event of a channel. `author` and `noise`: see ToRoom."""
+
+    order: int
+    time: int
+    author: str
+    noise: bool
+    event: Event
+
+
+class _Channel:
+    """The events of one room since the last flush, and its members in this worker."""
+
+    __slots__ = ("_blocks", "_pieces", "authors", "items", "members", "noisy")
+
+    def __init__(self) -> None:
+        self.members: dict[_Subscriber, int] = {}  # where in `items` each starts
+        self.items: list[_Item] = []
+        self.authors: set[str] = set()
+        self.noisy = False
+        self._pieces: dict[Style, list[bytes]] = {}
+        self._blocks: dict[Style, bytes] = {}
+
+    def add(self, item: _Item) -> None:
+        self.items.append(item)
+        self.authors.add(item.author)
+        self.noisy |= item.noise
+        self._blocks.clear()
+
+    def pieces(self, style: Style) -> list[bytes]:
+        """Each item in `style`, encoded once."""
+        pieces = self._pieces.setdefault(style, [])
+        for item in self.items[len(pieces) :]:
+            pieces.append(encode_event(item.event, item.time, style))
+        return pieces
+
+    def block(self, style: Style) -> bytes:
+        """All items in `style`, joined once."""
+        block = self._blocks.get(style)
+        if block is None:
+            block = self._blocks[style] = b"".join(self.pieces(style))
+        return block
+
+    def clear(self) -> None:
+        self.items.clear()
+        self.authors.clear()
+        self.noisy = False
+        self._pieces.clear()
+        self._blocks.clear()
+
+
+class _Subscriber:
+    """One session of this worker, and what it is to be shown."""
+
+    __slots__ = ("personal", "quiet", "ready", "rooms", "sid", "sink", "skip", "timestamps")
+
+    def __init__(self, sid: SessionId, sink: Sink) -> None:
+        self.sid = sid
+        self.sink = sink
+        self.rooms: dict[str, Style] = {}
+        self.skip: frozenset[str] = frozenset()
+        self.quiet = False
+        self.timestamps = False
+        self.personal: list[tuple[int, bytes]] = []
+        self.ready: list[bytes] = []
+
+    def hides(self, author: str, noise: bool) -> bool:
+        return author in self.skip or (noise and self.quiet)
+
+
+class Fanout:
+    """What the sessions of one worker are to be sent: each from its `attach` on."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._subscribers: dict[SessionId, _Subscriber] = {}
+        self._channels: dict[str, _Channel] = {}
+        self._dirty: dict[_Subscriber | _Channel, None] = {}
+        self._leaving: dict[SessionId, _Subscriber] = {}  # gone, but for the last flush
+        self._order = 0
+        self.pending = 0
+        """About how many bytes wait for the flush, counted once per event."""
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def attach(self, sid: SessionId, sink: Sink) -> None:
+        """This worker has the connection of `sid`; its output, from what is applied next on, goes to `sink`."""
+        subscriber = self._subscribers[sid] = _Subscriber(sid, sink)
+        self._subscribe(subscriber)
+
+    def detach(self, sid: SessionId) -> None:
+        """The connection of `sid` is gone: nothing more is sent to it."""
+        subscriber = self._subscribers.pop(sid, None) or self._leaving.pop(sid, None)
+        if subscriber is not None:
+            self._unsubscribe(subscriber)
+            self._dirty.pop(subscriber, None)
+
+    def deliver(self, effects: Iterable[Effect], time: int) -> None:
+        """Take the effects of one entry, which was applied to the replica just now."""
+        for effect in effects:
+            if isinstance(effect, Told):
+                self._order += 1
+                self._tell(effect, time)
+            else:
+                subscriber = self._subscribers.get(effect.sid)
+                if subscriber is not None:
+                    self._settle(subscriber)
+                    if isinstance(effect, Changed):
+                        self._subscribe(subscriber)
+                    else:
+                        self._leave(subscriber, effect)
+
+    def flush(self) -> None:
+        """Send what has come since the last flush: one block to each session that has any."""
+        touched: dict[_Subscriber, None] = {}
+        for source in self._dirty:
+            if isinstance(source, _Channel):
+                touched.update(dict.fromkeys(source.members))
+            else:
+                touched[source] = None
+        for subscriber in touched:
+            self._settle(subscriber)
+        for source in self._dirty:
+            if isinstance(source, _Channel):
+                source.clear()
+                source.members = dict.fromkeys(source.members, 0)
+        self._dirty.clear()
+        self.pending = 0
+        for subscriber in touched:
+            ready, subscriber.ready = subscriber.ready, []
+            if ready:
+                subscriber.sink.send(ready[0] if len(ready) == 1 else b"".join(ready))
+        leaving, self._leaving = self._leaving, {}
+        for subscriber in leaving.values():
+            subscriber.sink.finish()
+
+    def _tell(self, told: Told, time: int) -> None:
+        audience = told.audience
+        if isinstance(audience, ToRoom):
+            self._tell_room(audience.room, audience, told.event, time)
+        elif isinstance(audience, ToSession):
+            subscriber = self._subscribers.get(audience.sid)
+            if subscriber is not None:
+                self._tell_one(subscriber, told.event, time)
+        elif isinstance(audience, ToPeers):
+            self._tell_peers(audience, told.event, time)
+        else:
+            assert isinstance(audience, ToEverybody)
+            for subscriber in self._subscribers.values():
+                self._tell_one(subscriber, told.event, time)
+
+    def _tell_one(self, subscriber: _Subscriber, event: Event, time: int) -> None:
+        piece = encode_event(event, time, Style(timestamps=subscriber.timestamps))
+        subscriber.personal.append((self._order, piece))
+        self._dirty[subscriber] = None
+        self.pending += len(piece)
+
+    def _tell_room(self, room: str, audience: ToRoom | ToPeers, event: Event, time: int) -> None:
+        channel = self._channels.get(room)
+        if channel is None:
+            return
+        channel.add(_Item(self._order, time, audience.author, audience.noise, event))
+        self._dirty[channel] = None
+        self.pending += _about_size(event)
+
+    def _tell_peers(self, audience: ToPeers, event: Event, time: int) -> None:
+        if len(audience.rooms) == 1:
+            self._tell_room(audience.rooms[0], audience, event, time)
+            return
+        channels = [self._channels[room] for room in audience.rooms if room in self._channels]
+        peers = dict.fromkeys(member for channel in channels for member in channel.members)
+        for peer in peers:
+            if not peer.hides(audience.author, audience.noise):
+                self._tell_one(peer, event, time)
+
+    def _subscribe(self, subscriber: _Subscriber) -> None:
+        """What the session is to be shown is what its replica says now."""
+        session = self._replica.session(subscriber.sid)
+        self._unsubscribe(subscriber)
+        if session is None:
+            return
+        subscriber.skip = frozenset((session.key, *session.ignores))
+        subscriber.quiet = session.quiet
+        subscriber.timestamps = session.timestamps
+        for room in session.rooms:
+            subscriber.rooms[room] = Style(room != session.current, session.timestamps)
+            channel = self._channels.setdefault(room, _Channel())
+            channel.members[subscriber] = len(channel.items)
+
+    def _unsubscribe(self, subscriber: _Subscriber) -> None:
+        for room in subscriber.rooms:
+            channel = self._channels[room]
+            del channel.members[subscriber]
+            if not channel.members:
+                del self._channels[room]
+                self._dirty.pop(channel, None)
+        subscriber.rooms.clear()
+
+    def _leave(self, subscriber: _Subscriber, gone: Gone) -> None:
+        self._unsubscribe(subscriber)
+        self._leaving[gone.sid] = self._subscribers.pop(gone.sid)
+
+    def _settle(self, subscriber: _Subscriber) -> None:
+        """Move what the session has coming, up to now, in order, into its `ready`; from here on it starts anew."""
+        sources = []
+        for room, style in subscriber.rooms.items():
+            channel = self._channels[room]
+            start = channel.members[subscriber]
+            if start < len(channel.items):
+                sources.append((channel, style, start))
+                channel.members[subscriber] = len(channel.items)
+        if len(sources) == 1 and not subscriber.personal:
+            self._settle_from(subscriber, *sources[0])
+        elif sources or subscriber.personal:
+            parts = subscriber.personal
+            for channel, style, start in sources:
+                parts += _visible(subscriber, channel, style, start)
+            parts.sort()
+            subscriber.personal = []
+            if parts:
+                subscriber.ready.append(b"".join([piece for _, piece in parts]))
+                self._dirty[subscriber] = None
+
+    def _settle_from(self, subscriber: _Subscriber, channel: _Channel, style: Style, start: int) -> None:
+        """The common case: one room, and nothing else."""
+        shared = subscriber.skip.isdisjoint(channel.authors) and not (channel.noisy and subscriber.quiet)
+        if shared and start == 0:
+            subscriber.ready.append(channel.block(style))
+        else:
+            block = b"".join([piece for _, piece in _visible(subscriber, channel, style, start)])
+            if block:
+                subscriber.ready.append(block)
+        self._dirty[subscriber] = None
+
+
+def _about_size(event: Event) -> int:
+    """About how many bytes the event of a room is; each line of a run has the name before it."""
+    if isinstance(event, Message):
+        return sum(map(len, event.texts)) + len(event.texts) * (len(event.name.encode()) + len(": \n"))
+    return 64
+
+
+def _visible(subscriber: _Subscriber, channel: _Channel, style: Style, start: int) -> list[tuple[int, bytes]]:
+    """The items of `channel` from `start` on that the session may see, each with its place in the order."""
+    pieces = channel.pieces(style)
+    return [
+        (item.order, pieces[number])
+        for number, item in enumerate(channel.items[start:], start)
+        if not subscriber.hides(item.author, item.noise)
+    ]

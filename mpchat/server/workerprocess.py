@@ -1,0 +1,149 @@
+"""One worker as main holds it: its process, its channel, and the clients it has.
+
+Owns the duplicates of its clients' descriptors, until the worker says that a session is over or until the worker is
+dead. Promises that handing over never waits: one hand-off is under way at a time, what comes meanwhile waits here and
+goes together in the next. Never reads a client byte.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from multiprocessing.context import BaseContext
+from typing import NamedTuple
+
+from mpchat.bus.manager import LogProxy
+from mpchat.chat.entries import SessionId
+from mpchat.config import Config
+from mpchat.server.control import (
+    HANDOFF_MOST,
+    Bury,
+    Channel,
+    ChannelClosed,
+    Closed,
+    Handed,
+    HandOff,
+    in_chunks,
+)
+from mpchat.server.ledger import Ledger
+from mpchat.server.worker import run_worker
+
+log = logging.getLogger(__name__)
+
+
+class Held(NamedTuple):
+    """A client's connection: our duplicate of its descriptor, where it comes from, and its page of the ledger.
+
+    `epoch` counts the workers that have had it before this one.
+    """
+
+    descriptor: int
+    address: str
+    page: int
+    epoch: int = 0
+
+    def disconnect(self) -> None:
+        """End the connection for everybody who has it, and close our duplicate."""
+        with socket.socket(fileno=self.descriptor) as client, suppress(OSError):
+            # Not connected any more is as good.
+            client.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        """Close our duplicate; the worker has ended the connection."""
+        os.close(self.descriptor)
+
+
+class WorkerProcess:
+    """A worker's process, started when this is made."""
+
+    def __init__(self, context: BaseContext, config: Config, slot: int, proxy: LogProxy, ledger: Ledger) -> None:
+        ours, theirs = context.Pipe(duplex=True)
+        self.slot = slot
+        self.name = f"worker-{slot}"
+        self.serving = False
+        self.quiesced = False
+        self.clients: dict[SessionId, Held] = {}
+        self.burying: dict[SessionId, None] = {}
+        self._to_hand_off: dict[SessionId, Held] = {}
+        self._handing_off = False
+        self.process = context.Process(  # type: ignore[attr-defined]
+            target=run_worker, args=(config, slot, theirs, proxy, ledger), name=self.name
+        )
+        self.process.start()
+        # Or we would never see the end of the stream when the worker dies.
+        theirs.close()
+        self.channel = Channel(ours)
+
+    @property
+    def load(self) -> int:
+        """How many clients it has, or is about to get."""
+        return len(self.clients) + len(self._to_hand_off)
+
+    def give(self, sid: SessionId, held: Held) -> None:
+        """This client is the worker's from here on; `hand_off` sends it."""
+        self._to_hand_off[sid] = held
+
+    def hand_off(self) -> None:
+        """Send what waits, if the last hand-off has been received. Raises ChannelClosed."""
+        if self._handing_off or not self._to_hand_off:
+            return
+        batch = [(sid, self._to_hand_off.pop(sid)) for sid in list(self._to_hand_off)[:HANDOFF_MOST]]
+        self.clients.update(batch)
+        self._handing_off = True
+        clients = tuple(Handed(sid, held.address, held.page, held.epoch) for sid, held in batch)
+        self.channel.post(HandOff(clients), [held.descriptor for _, held in batch])
+
+    def received(self) -> None:
+        """The worker has taken the last hand-off. Raises ChannelClosed."""
+        self._handing_off = False
+        self.hand_off()
+
+    def bury(self, sids: Iterable[SessionId], reason: str) -> None:
+        """Have the worker say in the log that these sessions ended. Raises ChannelClosed."""
+        new = dict.fromkeys(sids)
+        self.burying.update(new)
+        for chunk in in_chunks(list(new)):
+            self.channel.post(Bury(chunk, reason))
+
+    def closed(self, sids: Iterable[SessionId]) -> list[Held]:
+        """The worker says that these sessions are over; give the connections among them that were its own."""
+        held = []
+        for sid in sids:
+            if sid in self.burying:
+                del self.burying[sid]
+            else:
+                held.append(self.clients.pop(sid))
+        return held
+
+    def last_closed(self) -> list[SessionId]:
+        """What the worker said of closed sessions, and nobody has heard, before it ended."""
+        sids: list[SessionId] = []
+        try:
+            while self.channel.readable():
+                message, _ = self.channel.receive()
+                if isinstance(message, Closed):
+                    sids += message.sids
+        except ChannelClosed:
+            pass  # there is no more
+        return sids
+
+    def take_waiting(self) -> dict[SessionId, Held]:
+        """The clients that were not handed over yet: they can go to another worker as if nothing had happened."""
+        waiting, self._to_hand_off = self._to_hand_off, {}
+        return waiting
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        # Not process.kill(): that believes a process whose fork server died to be dead too.
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid or 0, 9)
+
+    def reap(self) -> int | None:
+        """Take leave of the ended process; give its exit code (negative: the signal that killed it)."""
+        self.kill()
+        self.process.join()
+        code: int | None = self.process.exitcode
+        self.process.close()
+        self.channel.close()
+        return code

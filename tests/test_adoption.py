@@ -1,0 +1,335 @@
+"""Adoption: what a dead worker's clients are still sent is the rest of what a worker that lives would have sent.
+
+A real log, real replicas, real fan-outs and pages of a real ledger, without processes and sockets: a *witness* lives
+through everything and keeps the whole output of each client. A *worker* writes a part of the same output, leaves marks
+at the ends of records as the server's worker does, and dies. The kernel's count of what it wrote is given.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpchat.bus.contract import LogTrimmed, Reading
+from mpchat.bus.memory import MemoryLog
+from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId, decode_entries, encode_entries
+from mpchat.chat.replica import Replica
+from mpchat.chat.state import Limits
+from mpchat.server import adoption
+from mpchat.server.adoption import Adoptee, Adoption, receive_adoptee
+from mpchat.server.control import Handed
+from mpchat.server.fanout import Fanout
+from mpchat.server.kernel import Progress
+from mpchat.server.ledger import Ledger, Mark, Page
+
+LIMITS = Limits(history=5)
+CLIENTS = 4
+RING = 1 << 14
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    ledger = Ledger(CLIENTS, 1, RING)
+    yield ledger
+    ledger.close()
+
+
+class Output:
+    """A `fanout.Sink` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def send(self, block: bytes) -> None:
+        self.sent += block
+
+    def finish(self) -> None:
+        pass
+
+
+class Chat:
+    """The log, the witness, and what the clients have been sent by each of its flushes."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.log = log
+        self.replica = Replica(LIMITS)
+        self.fanout = Fanout(self.replica)
+        self.position = 0
+        self.outputs = [Output() for _ in range(CLIENTS)]
+        self._ends = [0] * CLIENTS
+        for number, output in enumerate(self.outputs):
+            self.fanout.attach(make_sid(number), output)
+
+    def type_line(self, number: int, line: str) -> Entry:
+        self._ends[number] += len(line) + 1
+        if line.startswith("/"):
+            command, _, argument = line[1:].partition(" ")
+            return Commanded(make_sid(number), self._ends[number], command, argument)
+        return Said(make_sid(number), self._ends[number], (line,))
+
+    def publish(self, *entries: Entry) -> None:
+        """One record; the witness applies it and flushes at once."""
+        self.log.publish(encode_entries(entries), len(entries))
+        for record in self.log.read(self.position, 0).records:
+            for entry in decode_entries(record.payload):
+                self.fanout.deliver(self.replica.apply(entry, record.time), record.time)
+            self.position = record.last
+        self.fanout.flush()
+
+    def put_snapshot(self) -> None:
+        self.log.put_snapshot(self.position, self.replica.dump())
+
+    def mark(self, number: int) -> Mark:
+        """What is true of a client at this moment: all that was said to it ends here."""
+        return Mark(self.position, len(self.outputs[number].sent))
+
+
+def make_sid(number: int) -> SessionId:
+    return number.to_bytes(16)
+
+
+def make_adoptee(number: int, page: Page, mark: Mark, written: int) -> Adoptee:
+    """Without a socket: adoption itself never uses it."""
+    handed = Handed(make_sid(number), "127.0.0.1", number, 1)
+    return Adoptee(handed, cast(socket.socket, None), page, Progress(0, written, True), mark)
+
+
+def finish(adopted: Adoption, target: int) -> None:
+    while not adopted.advance(target):
+        pass
+
+
+LINES = st.sampled_from(
+    [
+        *("hello", "good morning", "/me waves", "/join a", "/join b", "/join lobby", "/leave", "/nick dan", "/who"),
+        *("/msg n0 psst", "/quiet on", "/timestamp on", "/ignore n1", "/history", "/topic tea", "/away", "/quit bye"),
+    ]
+)
+RECORDS = st.lists(
+    st.lists(st.tuples(st.integers(0, CLIENTS - 1), LINES), min_size=1, max_size=4), min_size=1, max_size=12
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Between two records: who gets a mark, and whether there is a snapshot."""
+
+    marked: frozenset[int]
+    snapshot: bool
+
+
+STEPS = st.builds(Step, st.frozensets(st.integers(0, CLIENTS - 1)), st.booleans())
+
+
+def live(chat: Chat, data: st.DataObject) -> dict[int, Mark]:
+    """Let things happen; give the marks that the worker has left."""
+    marks = {number: Mark(0, 0) for number in range(CLIENTS)}
+    chat.publish(*(Opened(make_sid(number), "127.0.0.1") for number in range(CLIENTS)))
+    chat.publish(*(chat.type_line(number, f"n{number}") for number in range(CLIENTS)))
+    for record in data.draw(RECORDS, label="records"):
+        chat.publish(*(chat.type_line(number, line) for number, line in record))
+        step = data.draw(STEPS, label="step")
+        marks.update({number: chat.mark(number) for number in step.marked})
+        if step.snapshot:
+            chat.put_snapshot()
+    return marks
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_the_rest_is_what_a_worker_that_lives_would_have_sent(ledger: Ledger, data: st.DataObject) -> None:
+    chat = Chat(MemoryLog(wall_clock=lambda: 0))
+    marks = live(chat, data)
+    adoptees = []
+    for number, mark in marks.items():
+        total = len(chat.outputs[number].sent)
+        written = data.draw(st.integers(mark.position, total), label="written")
+        adoptees.append(make_adoptee(number, ledger.page(number), mark, written))
+    # Only three snapshots are kept; whose mark is from before the oldest is lost, and nobody else.
+    kept = [adoptee for adoptee in adoptees if has_snapshot(chat.log, adoptee.mark.seq)]
+    adopted = Adoption(chat.log, LIMITS, adoptees)
+    assert {each.handed.sid for each in adopted.adoptees} == {each.handed.sid for each in kept}
+    assert {each.handed.sid for each in adopted.lost} == {each.handed.sid for each in adoptees if each not in kept}
+    finish(adopted, chat.position)
+    for adoptee in adopted.adoptees:
+        whole = chat.outputs[adoptee.handed.page].sent
+        assert adoptee.output == whole[adoptee.progress.written :]
+        assert adoptee.output_position == len(whole)
+
+
+def has_snapshot(log: MemoryLog, seq: int) -> bool:
+    try:
+        log.get_snapshot(seq)
+    except LogTrimmed:
+        return False
+    return True
+
+
+@given(data=st.data())
+@settings(max_examples=50)
+def test_a_second_death_is_no_different(ledger: Ledger, data: st.DataObject) -> None:
+    """The adopter leaves a mark as it carries on, more happens, and it dies too."""
+    chat = Chat(MemoryLog(wall_clock=lambda: 0))
+    chat.publish(*(Opened(make_sid(number), "127.0.0.1") for number in range(CLIENTS)))
+    chat.publish(*(chat.type_line(number, f"n{number}") for number in range(CLIENTS)))
+    written = 0
+    mark = Mark(0, 0)
+    for record in data.draw(RECORDS, label="records"):
+        chat.publish(*(chat.type_line(number, line) for number, line in record))
+        written = data.draw(st.integers(written, len(chat.outputs[0].sent)), label="written")
+        adopted = Adoption(chat.log, LIMITS, [make_adoptee(0, ledger.page(0), mark, written)])
+        finish(adopted, chat.position)
+        (adoptee,) = adopted.adoptees
+        assert adoptee.output == chat.outputs[0].sent[written:]
+        assert adoptee.output_position == len(chat.outputs[0].sent)
+        written = data.draw(st.integers(written, adoptee.output_position), label="sent by the adopter")
+        if written == adoptee.output_position:
+            mark = Mark(chat.position, adoptee.output_position)
+
+
+def test_it_goes_as_far_as_it_is_told_and_no_further(ledger: Ledger) -> None:
+    chat = make_lobby()
+    mark, middle = chat.mark(1), chat.position + 1
+    chat.publish(chat.type_line(0, "one"))
+    chat.publish(chat.type_line(0, "two"))
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
+    finish(adopted, middle)
+    assert adopted.adoptees[0].output == b"n0: one\n"
+    finish(adopted, chat.position)
+    assert adopted.adoptees[0].output == b"n0: one\nn0: two\n"
+
+
+def test_a_line_that_was_half_written_is_carried_on_in_its_middle(ledger: Ledger) -> None:
+    chat = make_lobby()
+    mark = chat.mark(1)
+    chat.publish(chat.type_line(0, "hello"))
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position + 7)])
+    finish(adopted, chat.position)
+    assert adopted.adoptees[0].output == b"lo\n"
+
+
+def test_who_has_left_meanwhile_is_sent_what_came_before(ledger: Ledger) -> None:
+    chat = make_lobby()
+    marks = [chat.mark(number) for number in range(CLIENTS)]
+    chat.publish(chat.type_line(0, "hello"), Ended(make_sid(1), "gone"), chat.type_line(0, "too late"))
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(n, ledger.page(n), marks[n], marks[n].position) for n in (1, 2)])
+    finish(adopted, chat.position)
+    outputs = {adoptee.handed.page: adoptee.output for adoptee in adopted.adoptees}
+    assert outputs[1] == chat.outputs[1].sent[marks[1].position :]
+    assert outputs[1] is not None
+    assert outputs[1].startswith(b"n0: hello\n")
+    assert b"too late" not in outputs[1]
+    assert outputs[2] == b"n0: hello\n* n1 left the chat (gone)\nn0: too late\n"
+
+
+def test_who_had_not_even_been_opened_is_greeted(ledger: Ledger) -> None:
+    """The worker died between the hand-off and its Opened: the adopter's own is the first."""
+    chat = Chat(MemoryLog(wall_clock=lambda: 0))
+    chat.publish(Opened(make_sid(0), "127.0.0.1", 1))
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(0, ledger.page(0), Mark(0, 0), 0)])
+    finish(adopted, chat.position)
+    assert adopted.adoptees[0].output == b"* Welcome to mpchat. What is your name?\n"
+
+
+@pytest.mark.parametrize("off", [-1, 100])
+def test_what_does_not_fit_with_what_was_written_is_not_sent(ledger: Ledger, off: int) -> None:
+    chat = make_lobby()
+    mark = chat.mark(1)
+    chat.publish(chat.type_line(0, "hello"))
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position + off)])
+    finish(adopted, chat.position)
+    assert adopted.adoptees[0].output is None
+
+
+def test_whose_mark_is_from_before_the_log_is_lost_and_nobody_else(ledger: Ledger) -> None:
+    chat = make_lobby(tail=0)
+    old = chat.mark(1)
+    chat.publish(chat.type_line(0, "forgotten"))
+    chat.put_snapshot()
+    new = chat.mark(2)
+    chat.publish(chat.type_line(0, "known"))
+    adoptees = [make_adoptee(1, ledger.page(1), old, old.position), make_adoptee(2, ledger.page(2), new, new.position)]
+    adopted = Adoption(chat.log, LIMITS, adoptees)
+    assert adopted.lost == [adoptees[0]]
+    finish(adopted, chat.position)
+    assert adopted.adoptees == [adoptees[1]]
+    assert adoptees[1].output == b"n0: known\n"
+
+
+def test_with_nobody_left_there_is_nothing_to_do(ledger: Ledger) -> None:
+    chat = make_lobby(tail=0)
+    old = chat.mark(1)
+    chat.publish(chat.type_line(0, "forgotten"))
+    chat.put_snapshot()
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), old, old.position)])
+    finish(adopted, chat.position)
+    assert adopted.adoptees == []
+    assert len(adopted.lost) == 1
+
+
+class SmallReads(MemoryLog):
+    """Gives one record a read, so that there is a read to be late for."""
+
+    def read(self, after: int, wait: float) -> Reading:
+        reading = super().read(after, wait)
+        return Reading(reading.records[:1], reading.snapshot_wanted)
+
+
+def test_a_log_that_is_trimmed_meanwhile_ends_only_those_sessions(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "SLICE", 0.0)
+    chat = make_lobby(SmallReads(tail=0, wall_clock=lambda: 0))
+    mark = chat.mark(1)
+    chat.publish(chat.type_line(0, "one"))
+    chat.publish(chat.type_line(0, "two"))
+    adoptee = make_adoptee(1, ledger.page(1), mark, mark.position)
+    adopted = Adoption(chat.log, LIMITS, [adoptee])
+    assert not adopted.advance(chat.position)
+    chat.put_snapshot()
+    finish(adopted, chat.position)
+    assert adopted.lost == [adoptee]
+    assert adopted.adoptees == []
+
+
+def test_the_work_is_cut_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "SLICE", 0.0)
+    chat = make_lobby()
+    mark = chat.mark(1)
+    for number in range(3):
+        chat.publish(chat.type_line(0, f"{number}"))
+    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
+    # It starts from the beginning of the log here, one record a slice.
+    rounds = 1
+    while not adopted.advance(chat.position):
+        rounds += 1
+    assert rounds > 3
+    assert adopted.adoptees[0].output == b"n0: 0\nn0: 1\nn0: 2\n"
+
+
+def test_an_adoptee_is_what_ledger_and_kernel_say(ledger: Ledger) -> None:
+    page = ledger.page(0)
+    page.clear(7)
+    page.write_mark(Mark(9, 3))
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as peer:
+        ours, _ = server.accept()
+        with ours:
+            ours.sendall(b"hello")
+            assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
+            adoptee = receive_adoptee(Handed(make_sid(0), "127.0.0.1", 0, 1), ours, page)
+            assert adoptee.mark == Mark(9, 3)
+            assert adoptee.progress == Progress(0, 5, True)
+
+
+def make_lobby(log: MemoryLog | None = None, *, tail: int = 16 << 20) -> Chat:
+    """Everybody is in the lobby."""
+    chat = Chat(log or MemoryLog(tail=tail, wall_clock=lambda: 0))
+    chat.publish(*(Opened(make_sid(number), "127.0.0.1") for number in range(CLIENTS)))
+    chat.publish(*(chat.type_line(number, f"n{number}") for number in range(CLIENTS)))
+    return chat

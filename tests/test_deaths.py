@@ -1,0 +1,467 @@
+"""Processes of the server are killed or stopped in the middle of the chat: what the clients see of it.
+
+When it is a worker: nothing. Its clients are carried on with by others, byte for byte. When it is main, the sequencer
+or the fork server: the server ends. Nothing is left behind, whoever dies.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from server import Chatter, Server, eventually, running_server
+
+from mpchat.server import kernel
+
+WELCOME = "* Welcome to mpchat. What is your name?"
+survivable = pytest.mark.skipif(not kernel.AVAILABLE, reason="here the clients of a dead worker are disconnected")
+
+
+def by_worker(server: Server, chatters: Sequence[Chatter]) -> dict[psutil.Process, Chatter]:
+    """The chatters by the workers that have them: one each."""
+    found = {server.worker_of(chatter): chatter for chatter in chatters}
+    assert len(found) == len(chatters)
+    return found
+
+
+def kill_worker_of(server: Server, chatter: Chatter) -> None:
+    """Kill the worker that has this client, and wait until another has it."""
+    worker = server.worker_of(chatter)
+    worker.kill()
+    eventually(lambda: server.worker_of(chatter) != worker, "another worker has the client")
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
+    yield
+    with suppress(psutil.NoSuchProcess):  # killed
+        process.resume()
+
+
+def wait_arrived(server: Server, chatter: Chatter, unread: int = 0) -> None:
+    """Wait until all that the client has sent has arrived, and all but `unread` bytes of it are taken by the worker."""
+    ports = (f":{chatter.local_port:04X}", f":{server.port:04X}")
+
+    def queues() -> dict[str, int]:
+        """Bytes that wait to be acknowledged (client) and to be read (server), as proc(5) tells of /proc/net/tcp."""
+        found = {}
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            fields = line.split()
+            if fields[1].endswith(ports[0]) and fields[2].endswith(ports[1]):
+                found["unacked"] = int(fields[4].split(":")[0], 16)
+            elif fields[1].endswith(ports[1]) and fields[2].endswith(ports[0]):
+                found["unread"] = int(fields[4].split(":")[1], 16)
+        return found
+
+    eventually(lambda: queues() == {"unacked": 0, "unread": unread}, "the worker has what the client sent")
+
+
+def wait_for_members(chatter: Chatter, *names: str) -> None:
+    """Wait until these are the members of the lobby, as this client's worker sees it."""
+    wanted = f"* {len(names)} in #lobby: {', '.join(names)}"
+    # What comes first may be a notice; the answer is then found the next time.
+    eventually(lambda: chatter.ask("/who #lobby", "* ") == wanted, wanted)
+
+
+def expect_next(chatter: Chatter, *lines: str) -> None:
+    """Wait for the last of these lines, and see that just these have come since the last look."""
+    assert chatter.lines_until(lines[-1]) == [*lines[:-1]]
+
+
+# --- a worker: its clients ----------------------------------------------------------------------------------
+
+
+@survivable
+def test_nobody_notices_that_a_worker_is_killed() -> None:
+    with running_server("--workers", "3") as server:
+        alice, bob, carol = server.chat("alice"), server.chat("bob"), server.chat("carol")
+        by_worker(server, [alice, bob, carol])
+        for each in (alice, bob):
+            each.expect("* carol joined #lobby")
+        kill_worker_of(server, alice)
+        bob.say("from bob")
+        expect_next(alice, "bob: from bob")
+        alice.say("from alice")
+        expect_next(bob, "alice: from alice")
+        expect_next(carol, "bob: from bob", "alice: from alice")
+        for each in (alice, bob, carol):
+            assert each.ask("/who", "* 3 in") == "* 3 in #lobby: alice, bob, carol"
+
+
+@survivable
+def test_what_is_said_before_and_while_the_worker_is_dead_arrives_once() -> None:
+    with running_server("--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        by_worker(server, [alice, bob])
+        alice.expect("* bob joined #lobby")
+        for number in range(300):
+            alice.say(f"a {number}")
+            bob.say(f"b {number}")
+            if number == 150:
+                server.worker_of(alice).kill()
+        expect_next(bob, *(f"alice: a {number}" for number in range(300)))
+        expect_next(alice, *(f"bob: b {number}" for number in range(300)))
+
+
+@survivable
+def test_a_line_is_carried_on_in_its_middle() -> None:
+    with running_server("--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.send(b"first\nhel")
+        bob.expect("alice: first")
+        wait_arrived(server, alice)
+        kill_worker_of(server, alice)
+        alice.send(b"lo \xc3")
+        wait_arrived(server, alice)
+        kill_worker_of(server, alice)
+        alice.send(b"\xa9\n")
+        expect_next(bob, "alice: hello \u00e9")
+
+
+@survivable
+def test_a_line_that_is_being_refused_is_still_refused() -> None:
+    with running_server("--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.send(b"x" * 5000)
+        alice.expect_start("! ")
+        for _ in range(2):
+            alice.send(b"x" * 20000)
+            wait_arrived(server, alice)
+            kill_worker_of(server, alice)
+        alice.send(b"the end of it\nheard\n")
+        expect_next(bob, "alice: heard")
+
+
+@survivable
+def test_who_sends_without_line_ends_goes_on_doing_so() -> None:
+    with running_server("--workers", "2") as server:
+        bob, alice = server.chat("bob"), server.connect()
+        alice.send(b"alice")
+        alice.expect_start("* Hello, alice.")
+        bob.expect("* alice joined #lobby")
+        kill_worker_of(server, alice)
+        alice.send(b"no end")
+        expect_next(bob, "alice: no end")
+
+
+@survivable
+def test_signing_on_is_carried_on_where_it_was() -> None:
+    with running_server("--workers", "2") as server:
+        alice = server.connect()
+        alice.expect(WELCOME)
+        kill_worker_of(server, alice)
+        alice.send(b"!!!\nali")
+        alice.expect_start("! ")
+        wait_arrived(server, alice)
+        kill_worker_of(server, alice)
+        alice.send(b"ce\n")
+        assert alice.expect_start("* Hello, alice.")
+        assert alice.seen.count(WELCOME) == 1
+
+
+@survivable
+@pytest.mark.parametrize("line", ["alice", ""])
+def test_who_was_never_greeted_is_greeted_once(line: str) -> None:
+    """The log takes the opening of the dead worker only after its death, and then that of the next."""
+    with running_server("--workers", "2") as server:
+        with suspended(server.sequencer()):
+            alice = server.connect()
+            alice.say(line)
+            wait_arrived(server, alice)
+            kill_worker_of(server, alice)
+        alice.expect(WELCOME)
+        if not line:
+            alice.say("alice")
+        alice.expect_start("* Hello, alice.")
+        assert alice.seen.count(WELCOME) == 1
+        assert len([line for line in alice.seen if line.startswith("* Hello")]) == 1
+
+
+@survivable
+def test_what_was_published_and_has_not_come_back_counts_once() -> None:
+    with running_server("--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        with suspended(server.sequencer()):
+            for number in range(5):
+                alice.say(f"{number}")
+                wait_arrived(server, alice)
+            kill_worker_of(server, alice)
+            alice.say("5")
+        expect_next(bob, *(f"alice: {number}" for number in range(6)))
+
+
+@survivable
+def test_who_is_told_much_and_reads_late_gets_all_of_it() -> None:
+    """More than the kernel takes: the rest waits in the memory of the worker that is killed."""
+    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
+        slow = server.connect(receive_buffer=4096)
+        slow.sign_on("slow")
+        bob = server.chat("bob")
+        slow.expect("* bob joined #lobby")
+        text = "x" * 1000
+        for number in range(4000):
+            bob.say(f"{number} {text}")
+        wait_arrived(server, bob)
+        bob.say("/topic all is said")
+        bob.expect_start("* ")
+        kill_worker_of(server, slow)
+        bob.say("the end")
+        lines = slow.lines_until("bob: the end")
+        messages = [line for line in lines if line.startswith("bob: ")]
+        assert messages == [f"bob: {number} {text}" for number in range(4000)]
+
+
+@survivable
+def test_names_and_private_messages_are_carried_on_with() -> None:
+    with running_server("--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        bob.say("/msg alice psst")
+        alice.expect("[bob] psst")
+        alice.say("/nick al")
+        bob.expect_start("* alice is now")
+        alice.say("/join den")
+        alice.say("/away asleep")
+        alice.expect_start("* You are away")
+        kill_worker_of(server, alice)
+        alice.say("/reply yes?")
+        bob.expect("[al] yes?")
+        bob.say("/msg al are you there")
+        alice.expect("[bob] are you there")
+        assert "#den" in alice.ask("/whois al", "* al")
+
+
+@survivable
+def test_who_is_leaving_leaves_once() -> None:
+    with running_server("--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        with suspended(server.sequencer()):
+            alice.send(b"last words\n/quit bye\nnot said\n")
+            wait_arrived(server, alice)
+            kill_worker_of(server, alice)
+        alice.expect_end()
+        expect_next(bob, "alice: last words", "* alice left the chat (bye)")
+        wait_for_members(bob, "bob")
+
+
+@survivable
+def test_who_sent_its_last_while_nobody_read_is_heard() -> None:
+    with running_server("--workers", "2", "--beat-timeout", "600") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        worker = server.worker_of(alice)
+        with suspended(worker):
+            alice.send(b"last words\nand these")
+            alice.end_sending()
+            worker.kill()
+        alice.expect_end()
+        expect_next(bob, "alice: last words", "alice: and these", "* alice left the chat")
+        wait_for_members(bob, "bob")
+
+
+@survivable
+def test_who_broke_the_connection_while_nobody_read_is_no_ghost() -> None:
+    with running_server("--workers", "2", "--beat-timeout", "600") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        worker = server.worker_of(alice)
+        with suspended(worker):
+            alice.send(b"last words\nand a to")
+            wait_arrived(server, alice, len(b"last words\nand a to"))
+            alice.reset()
+            worker.kill()
+        expect_next(bob, "alice: last words", "* alice left the chat (connection lost)")
+        wait_for_members(bob, "bob")
+
+
+@survivable
+def test_the_place_of_who_is_carried_on_with_stays_taken_until_the_end() -> None:
+    with running_server("--workers", "2", "--max-clients", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        main = psutil.Process(server.process.pid)
+        before = main.num_fds()
+        kill_worker_of(server, alice)
+        server.connect().expect_start("! ")
+        bob.say("/quit")
+        bob.expect_end()
+        alice.expect("* bob left the chat")
+        bob.close()
+        eventually(lambda: server.connect().expect_start("") == WELCOME, "the place of who left is free")
+        eventually(lambda: main.num_fds() <= before, "no descriptor of the dead worker is left in main")
+
+
+@survivable
+def test_everybody_sees_the_same_members_after_deaths_amid_sign_ons() -> None:
+    with running_server("--workers", "3", "--rate", "0") as server:
+        first = [server.chat(name) for name in ("a", "b", "c")]
+        for each in first:
+            each.say("/quiet on")
+        main = psutil.Process(server.process.pid)
+        before = main.num_fds()
+        victims = [server.worker_of(each) for each in first[:2]]
+        crowd = []
+        for number in range(300):
+            crowd.append(server.connect())
+            crowd[-1].say(f"guest-{number}")
+            if number in (100, 200):
+                victims.pop().kill()
+        for number, each in enumerate(crowd):
+            each.expect_start(f"* Hello, guest-{number}. ")
+            assert each.seen.count(WELCOME) == 1
+        for each in crowd:
+            each.close()
+        for each in first:
+            wait_for_members(each, "a", "b", "c")
+        eventually(lambda: main.num_fds() <= before, "no descriptor of the gone is left in main")
+
+
+@survivable
+def test_who_goes_when_a_worker_has_just_died_is_no_ghost() -> None:
+    """The sequencer reads the opening of a session only when its worker is dead, and its client gone."""
+    with running_server("--workers", "3") as server:
+        alice, bob, carol = server.chat("alice"), server.chat("bob"), server.chat("carol")
+        by_worker(server, [alice, bob, carol])
+        dying = server.worker_of(alice)
+        with suspended(server.sequencer()):
+            ghosts = [server.connect() for _ in range(6)]
+            for number, ghost in enumerate(ghosts):
+                ghost.say(f"ghost-{number}")
+            # Taken over by their workers, so that their opening is published.
+            assert dying in {server.worker_of(ghost) for ghost in ghosts}
+            dying.kill()
+            server.expect_log("clients are carried on")
+            for ghost in ghosts:
+                ghost.close()
+        for each in alice, bob, carol:
+            wait_for_members(each, "alice", "bob", "carol")
+
+
+@survivable
+def test_all_workers_killed_at_once() -> None:
+    with running_server("--workers", "3") as server:
+        alice, bob, carol = (server.chat(name) for name in ("alice", "bob", "carol"))
+        alice.say("before")
+        bob.expect("alice: before")
+        for worker in server.workers():
+            worker.kill()
+        alice.say("meanwhile")
+        dave = server.chat("dave")
+        for each in bob, carol:
+            each.expect("alice: meanwhile")
+        dave.expect("alice: before")
+        dave.say("after")
+        for each in alice, bob, carol:
+            each.expect("dave: after")
+            wait_for_members(each, "alice", "bob", "carol", "dave")
+
+
+@survivable
+def test_a_worker_that_dies_again_and_again_is_always_replaced() -> None:
+    with running_server("--workers", "1") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        for number in range(5):
+            kill_worker_of(server, alice)
+            alice.say(f"round {number}")
+            expect_next(bob, f"alice: round {number}")
+
+
+@survivable
+def test_a_stopped_worker_is_noticed_and_replaced() -> None:
+    with running_server("--workers", "2", "--beat-timeout", "0.5") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        by_worker(server, [alice, bob])
+        alice.expect("* bob joined #lobby")
+        server.worker_of(alice).suspend()
+        bob.say("are you well")
+        alice.say("I am")
+        server.expect_log("does not answer: killed")
+        expect_next(alice, "bob: are you well")
+        expect_next(bob, "alice: I am")
+
+
+@survivable
+def test_who_waits_for_a_stopped_worker_goes_to_another() -> None:
+    with running_server("--workers", "2", "--beat-timeout", "600") as server:
+        stopped, _ = server.workers()
+        stopped.suspend()
+        waiting = [server.connect()]  # the first is handed over, the others wait
+        for _ in range(2):
+            # What is answered shows that main has taken in those before it.
+            server.connect().expect(WELCOME)
+            waiting.append(server.connect())
+        server.connect().expect(WELCOME)
+        stopped.kill()
+        for number, each in enumerate(waiting):
+            each.sign_on(f"n{number}")
+
+
+def test_a_worker_that_dies_while_stopping_holds_nothing_up() -> None:
+    with running_server("--workers", "2", "--drain-timeout", "600") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        stopped = server.worker_of(alice)
+        stopped.suspend()
+        server.process.terminate()
+        server.expect_log("stopping")
+        stopped.kill()
+        assert bob.expect_end()[-1] == "! The server is stopping."
+        alice.expect_end()
+        server.close_chatters()
+        server.expect_exit(0)
+
+
+# --- main ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_stays_when_main_is_killed() -> None:
+    with running_server("--workers", "3") as server:
+        alice = server.chat("alice")
+        server.process.kill()
+        server.expect_exit(-signal.SIGKILL)
+        alice.expect_end()
+
+
+def test_nothing_stays_when_main_is_killed_while_a_worker_is_stopped() -> None:
+    with running_server("--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        stopped = server.worker_of(alice)
+        stopped.suspend()
+        eventually(lambda: stopped.status() == psutil.STATUS_STOPPED, "the worker is stopped")
+        server.process.kill()
+        server.expect_exit(-signal.SIGKILL)
+        alice.expect_end()
+        bob.expect_end()
+
+
+# --- the sequencer and the fork server ----------------------------------------------------------------------
+
+
+def test_without_the_sequencer_the_server_ends() -> None:
+    with running_server("--workers", "2") as server:
+        alice = server.chat("alice")
+        server.sequencer().kill()
+        server.expect_exit(1)
+        assert server.stderr[-1] == "mpchat-server: the sequencer has ended, or the fork server; the chat cannot go on"
+        alice.expect_end()
+
+
+def test_a_sequencer_that_hangs_ends_the_server() -> None:
+    """Nobody would hear anything any more, and nobody would know why."""
+    with running_server("--workers", "2", "--beat-timeout", "1") as server:
+        alice = server.chat("alice")
+        server.sequencer().suspend()
+        server.expect_exit(1)
+        assert server.stderr[-1] == "mpchat-server: the sequencer has not answered for 1 s; the chat cannot go on"
+        alice.expect_end()
+
+
+def test_without_the_fork_server_the_server_ends() -> None:
+    """Nobody else tells main of the ends of its other processes."""
+    with running_server("--workers", "2") as server:
+        alice = server.chat("alice")
+        server.fork_server().kill()
+        server.expect_exit(1)
+        assert server.stderr[-1] == "mpchat-server: the sequencer has ended, or the fork server; the chat cannot go on"
+        alice.expect_end()

@@ -1,0 +1,261 @@
+"""The ledger: rings and marks against what was really written to them, torn writes, and the death of the writer."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from multiprocessing.connection import Connection as Pipe
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpchat.server import ledger as ledger_module
+from mpchat.server.ledger import HEADER, Ledger, Mark, Page, ring_size
+
+DEADLINE = 10.0
+RING = 64
+WORDS = st.integers(0, 2**64 - 1)
+MARKS = st.builds(Mark, WORDS, WORDS)
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    ledger = Ledger(4, 2, RING)
+    yield ledger
+    ledger.close()
+
+
+def receive(page: Page, start: int, end: int, data: bytes) -> int:
+    """What `recv_into` does with the room there is; give how much was taken."""
+    room = page.room(start, end)
+    taken = data[: len(room)]
+    room[: len(taken)] = taken
+    return len(taken)
+
+
+# --- the ring -----------------------------------------------------------------------------------------------
+
+
+@given(
+    origin=st.sampled_from([0, 1, RING - 1, 2**40 + 3]),
+    steps=st.lists(st.tuples(st.sampled_from(["receive", "apply", "rebase"]), st.integers(0, RING + 5)), max_size=60),
+)
+def test_the_ring_holds_what_is_not_applied(ledger: Ledger, origin: int, steps: list[tuple[str, int]]) -> None:
+    page = ledger.page(0)
+    page.clear(0)
+    page.rebase(origin)
+    stream = bytearray()  # the whole input since `origin`
+    applied = 0
+    for step, size in steps:
+        if step == "receive":
+            data = bytes((len(stream) + number) % 251 for number in range(size))
+            taken = receive(page, origin + applied, origin + len(stream), data)
+            assert taken > 0 or not size or len(stream) - applied == RING
+            stream += data[:taken]
+        elif step == "apply":
+            applied = min(len(stream), applied + size)
+        elif applied == len(stream):
+            page.rebase(origin + applied)
+        assert page.content(origin + applied, origin + len(stream)) == stream[applied:]
+
+
+def test_the_room_is_all_that_is_free_up_to_the_end(ledger: Ledger) -> None:
+    page = ledger.page(0)
+    page.clear(0)
+    assert len(page.room(0, 0)) == RING
+    assert len(page.room(0, 10)) == RING - 10
+    assert len(page.room(10, 20)) == RING - 20
+    assert len(page.room(10, RING + 5)) == 5
+    assert len(page.room(10, RING + 10)) == 0
+    page.rebase(20)
+    assert len(page.room(20, 20)) == RING
+
+
+def test_there_is_no_room_when_more_is_to_be_kept_than_the_ring_holds(ledger: Ledger) -> None:
+    """As for a session that is over, whose input nobody has applied up to any position."""
+    page = ledger.page(0)
+    for base in range(RING):
+        page.rebase(base)
+        assert [len(page.room(0, end)) for end in range(RING, 4 * RING)] == [0] * (3 * RING)
+
+
+def test_pages_do_not_touch_each_other(ledger: Ledger) -> None:
+    pages = [ledger.page(number) for number in range(ledger.pages)]
+    for number, page in enumerate(pages):
+        page.clear(number)
+        page.rebase(number)
+        page.room(number, number)[:] = bytes([number]) * RING
+        page.write_mark(Mark(number, number + 1))
+    ledger.set_sweep_mark(0, 2**64 - 1)
+    ledger.set_sweep_mark(1, 77)
+    for number, page in enumerate(pages):
+        assert page.content(number, number + RING) == bytes([number]) * RING
+        assert page.read_mark() == Mark(number, number + 1)
+        assert page.behind
+    assert [ledger.sweep_mark(worker) for worker in (0, 1)] == [2**64 - 1, 77]
+
+
+@pytest.mark.parametrize("max_line", [1, 512, 4096, 5000, 1 << 20])
+def test_the_ring_is_a_power_of_two_with_room_for_the_longest_wait(max_line: int) -> None:
+    size = ring_size(max_line)
+    assert size & (size - 1) == 0
+    # What waits for the end of a line is up to twice the longest, and a quarter may wait to be told.
+    assert size - size // 4 > 2 * max_line
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Memory that remembers how it looked after each store of a byte or of a slice, and between the bytes of one."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(HEADER)
+        self.states: list[bytes] = []
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.memory[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        data = bytes([value]) if isinstance(key, int) else bytes(value)
+        first = key if isinstance(key, int) else key.indices(HEADER)[0]
+        for number, byte in enumerate(data):
+            self.memory[first + number] = byte
+            self.states.append(bytes(self.memory))
+
+
+class RecordedPack:
+    """`struct.Struct` whose stores go byte by byte."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def pack_into(self, buffer: Any, at: int, *fields: int) -> None:
+        if isinstance(buffer, Recorder):
+            buffer[at : at + self._real.size] = self._real.pack(*fields)
+        else:
+            self._real.pack_into(buffer, at, *fields)
+
+    def unpack_from(self, buffer: Any, at: int) -> Any:
+        return self._real.unpack_from(buffer.memory if isinstance(buffer, Recorder) else buffer, at)
+
+
+@given(marks=st.lists(MARKS, min_size=2, max_size=5))
+def test_a_mark_is_whole_wherever_its_writer_dies(marks: list[Mark]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger_module, "_MARK", RecordedPack(ledger_module._MARK))
+        recorder: Any = Recorder()
+        page = Page(recorder, memoryview(bytearray(RING)))
+        page.write_mark(marks[0])
+        for before, after in pairwise(marks):
+            recorder.states.clear()
+            page.write_mark(after)
+            assert len(recorder.states) == 17  # two words, and the byte that makes them valid
+            found = [Page(memoryview(bytearray(state)), memoryview(b"")).read_mark() for state in recorder.states]
+            assert found == [before] * 16 + [after]
+
+
+@given(marks=st.lists(MARKS, min_size=1))
+def test_the_last_mark_holds(ledger: Ledger, marks: list[Mark]) -> None:
+    page = ledger.page(1)
+    for mark in marks:
+        page.write_mark(mark)
+        assert page.read_mark() == mark
+        assert ledger.page(1).read_mark() == mark
+
+
+def test_a_cleared_page_knows_nothing_of_who_had_it(ledger: Ledger) -> None:
+    page = ledger.page(0)
+    page.rebase(1000)
+    page.write_mark(Mark(5, 500))
+    page.behind = False
+    page.clear(9)
+    assert page.read_mark() == Mark(9, 0)
+    assert page.behind
+    assert len(page.room(0, 0)) == RING
+
+
+@pytest.mark.parametrize(
+    ("behind", "swept", "settled"),
+    [
+        (False, 30, Mark(30, 100)),  # the mark for all says more than its own
+        (False, 10, Mark(20, 100)),  # its own is newer: the worker died in the middle of a sweep
+        (False, 20, Mark(20, 100)),
+        (True, 30, Mark(20, 100)),  # the mark for all does not speak of it
+        (True, 10, Mark(20, 100)),
+    ],
+)
+def test_what_is_known_of_a_dead_workers_client(ledger: Ledger, behind: bool, swept: int, settled: Mark) -> None:
+    page = ledger.page(0)
+    page.clear(0)
+    page.write_mark(Mark(20, 100))
+    page.behind = behind
+    page.settle(swept)
+    assert page.read_mark() == settled
+    assert page.behind
+    # The next worker's mark for all says nothing of it before that worker has marked it itself.
+    page.settle(1000)
+    assert page.read_mark() == settled
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+def write_and_wait(ledger: Ledger, pipe: Pipe[Any, Any]) -> None:
+    """A worker that is killed."""
+    page = ledger.page(2)
+    page.rebase(100)
+    page.room(100, 100)[:5] = b"hello"
+    page.write_mark(Mark(12, 34))
+    page.behind = False
+    ledger.set_sweep_mark(1, 56)
+    pipe.send("written")
+    pipe.recv()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_was_written_outlives_the_writer(method: str) -> None:
+    context: Any = multiprocessing.get_context(method)
+    ledger = Ledger(3, 2, RING)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=write_and_wait, args=(ledger, theirs))
+    process.start()
+    theirs.close()
+    assert ours.poll(DEADLINE)
+    assert ours.recv() == "written"
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(DEADLINE)
+    assert process.exitcode == -signal.SIGKILL
+    process.close()
+    ours.close()
+    page = ledger.page(2)
+    assert page.content(100, 105) == b"hello"
+    assert page.read_mark() == Mark(12, 34)
+    assert not page.behind
+    assert ledger.sweep_mark(1) == 56
+    ledger.close()
+
+
+def test_a_page_that_is_still_held_outlives_the_close() -> None:
+    ledger = Ledger(1, 1, RING)
+    page = ledger.page(0)
+    ledger.close()
+    page.write_mark(Mark(1, 2))
+    assert page.read_mark() == Mark(1, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_is_taken_only_where_it_is_written_to() -> None:
+    ledger = Ledger(1000, 1, 1 << 20)
+    try:
+        ledger.page(500).room(0, 0)[:10] = b"0123456789"
+        assert os.fstat(ledger._descriptor).st_blocks * 512 <= 1 << 20
+        assert os.fstat(ledger._descriptor).st_size > 1000 << 20
+    finally:
+        ledger.close()

@@ -1,0 +1,99 @@
+"""The command `mpchat-client`: arguments in, an exit code out; problems are told on standard error.
+
+Exit codes: 0 we left; 1 there was no connection, or it did not last until we left; 2 usage.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from mpchat import __version__
+from mpchat.client.address import Address, parse_address
+from mpchat.client.errors import AddressError, ClientError, OutputClosed, ServerClosed
+from mpchat.client.incoming import clean
+from mpchat.client.plain import Options, converse
+from mpchat.client.terminal import LineInput, Output, new_loop
+from mpchat.client.timing import Timing
+
+EPILOG = """\
+/quit, quit, Ctrl-D and Ctrl-C leave. In a pipe, all lines are sent, then what
+still comes is printed until the server closes; without --name, the first line
+is the name. IPv6: [::1]:4000.
+
+exit codes: 0 you left (Ctrl-C and a closed output count as leaving);
+1 no connection, connection lost, closed by the server before you left, or
+name refused in a pipe; 2 usage.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="mpchat-client",
+        description="Chat in line mode, at a terminal or in a pipe.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "address",
+        metavar="HOST[:PORT]",
+        nargs="?",
+        type=read_address,
+        default=Address(),
+        help=f"where the server listens (default: {Address()})",
+    )
+    parser.add_argument("--name", type=read_name, help="your name; asked for when not given")
+    parser.add_argument(
+        "--segments",
+        action="store_true",
+        help="send messages without line ends, even to a server that greets (default: only if none comes in 1 s)",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def read_address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def read_name(text: str) -> str:
+    """Only what would not be one line is refused here; what a name may hold is the server's to say."""
+    if not text.strip() or clean(text) != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name")
+    return text
+
+
+def main(argv: Sequence[str] | None = None, *, timing: Timing | None = None) -> int:
+    """Run the client and return its exit code; argparse itself exits, with 2, when the usage is wrong."""
+    given = build_parser().parse_args(argv)
+    options = Options(given.address, given.name, given.segments, timing or Timing())
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(converse(options, LineInput(descriptor_of(sys.stdin)), Output(descriptor_of(sys.stdout))))
+    except (KeyboardInterrupt, OutputClosed):  # Ctrl-C before anybody listens for it; `| head -1`
+        return 0
+    except ClientError as error:
+        complain(f"{'*' if isinstance(error, ServerClosed) else '!'} {error}\n")
+        return 1
+    return 0
+
+
+def descriptor_of(stream: TextIO | None) -> int | None:
+    """None for a stream that the shell closed (`<&-`): its number may by now be something else's."""
+    return None if stream is None else stream.fileno()
+
+
+def complain(text: str) -> None:
+    # Not print(): what cannot be written would be tried again at exit, and turn the exit code into 120.
+    descriptor = descriptor_of(sys.stderr)
+    if descriptor is not None:
+        try:
+            os.write(descriptor, text.encode(errors="replace"))
+        except OSError:
+            return  # nobody reads it; the exit code still tells

@@ -1,0 +1,194 @@
+"""The plain client: what comes is printed, what is typed is sent, line by line.
+
+Owns the conversation between a connection and this process's input and output, and the decision whether it ended
+well. At a terminal, what comes is printed even in the middle of the line that is being typed.
+
+Promises: piped lines are sent in order, all of them, and never as names (but the first, without `--name`); the end of a
+connection is told at once.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from mpchat.client.address import Address
+from mpchat.client.connection import Connection, End, connect
+from mpchat.client.dialogue import Mode, Refusal
+from mpchat.client.errors import ClientError, ConnectionEnded, NameRefused, ServerClosed, Stalled, TerminalFailed
+from mpchat.client.interrupts import Interrupted, Interrupts
+from mpchat.client.terminal import LineInput, Output
+from mpchat.client.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person asked for. `name` None: it is read from the input."""
+
+    address: Address
+    name: str | None = None
+    segments: bool = False
+    timing: Timing = field(default_factory=Timing)
+
+
+async def converse(options: Options, source: LineInput, output: Output) -> None:
+    """Connect, chat, leave. Returns when we left as wanted; raises ClientError when it did not go well.
+
+    Ctrl-C or SIGTERM leaves, within `farewell` seconds; the second one at once.
+    """
+    interrupts = Interrupts()
+    try:
+        connection = await interrupts.race(
+            connect(options.address, timing=options.timing, segments=options.segments)
+        )
+    except Interrupted:
+        return
+    chat = Chat(connection, options, source, output)
+    try:
+        await interrupts.race(chat.run())
+    except Interrupted:
+        try:
+            await interrupts.race(chat.leave())
+        except Interrupted:
+            return
+    finally:
+        connection.abort()
+
+
+class Chat:
+    """One conversation over an open connection."""
+
+    def __init__(self, connection: Connection, options: Options, source: LineInput, output: Output) -> None:
+        self._connection = connection
+        self._options = options
+        self._source = source
+        self._output = output
+        self._is_leaving = False
+        self._problem: ClientError | None = None
+
+    async def run(self) -> None:
+        """Until the input or the connection has ended. Raises ClientError unless we left, and could say all."""
+        try:
+            await self._talk()
+        except ClientError:
+            await self._output.flush()
+            raise
+        await self._output.flush()
+        self._judge()
+
+    async def _talk(self) -> None:
+        """Print and send at the same time, until one of them is over and the other has had its time."""
+        printer = asyncio.create_task(self._print())
+        sender = asyncio.create_task(self._send())
+        try:
+            await asyncio.wait({printer, sender}, return_when=asyncio.FIRST_COMPLETED)
+            if sender.done():
+                sender.result()
+                await self._drain(printer)
+            if printer.done():
+                printer.result()
+        finally:
+            printer.cancel()
+            sender.cancel()
+            await asyncio.gather(printer, sender, return_exceptions=True)
+
+    async def leave(self) -> None:
+        """Say that we go, and show what still comes; `farewell` seconds at most."""
+        self._connection.quit()
+        try:
+            async with asyncio.timeout(self._options.timing.farewell):
+                if self._output.is_terminal:
+                    await self._output.write("\n")  # the shell's prompt shall not follow "^C"
+                await self._print()
+                await self._output.flush()
+        except (TimeoutError, ClientError):
+            return
+
+    async def _print(self) -> None:
+        """Print what comes, until the connection ends. Raises NameRefused in a pipe."""
+        async for event in self._connection:
+            if isinstance(event, Refusal) and not self._source.is_terminal:
+                raise NameRefused(event.reason)  # nobody can be asked for another
+            await self._output.write(event.text + "\n")
+            if not self._connection.has_events:
+                await self._output.flush()
+
+    async def _send(self) -> None:
+        """Give a name and send the input, to its end or to a line that quits; then half-close."""
+        try:
+            if await self._sign_on():
+                await self._send_lines()
+        except (ConnectionEnded, NameRefused):
+            return  # the printer tells, when it has printed what came before
+        except TerminalFailed as error:
+            self._problem = error  # what was read before shall still be sent
+        self._connection.half_close()
+
+    async def _sign_on(self) -> bool:
+        """Whether we have a name now; not when the input ends instead. Raises NameRefused if nobody can be asked."""
+        has_asked = await self._connection.wait_greeting()
+        name = self._options.name
+        while True:
+            if name is None:
+                name = await self._read_name(prompt="" if has_asked else "Name: ")
+            if name is None:
+                return False
+            try:
+                await self._connection.claim(name)
+            except NameRefused:
+                if not self._source.is_terminal:
+                    raise
+                name = None
+            else:
+                return True
+
+    async def _read_name(self, prompt: str) -> str | None:
+        """The next line that is not blank; None when there is none or it quits."""
+        while True:
+            if self._source.is_terminal and prompt:
+                await self._output.write(prompt)
+                await self._output.flush()
+            line = await self._read_line()
+            if line is None or is_quit(line):
+                return None
+            if line.strip():
+                return line
+
+    async def _send_lines(self) -> None:
+        while (line := await self._read_line()) is not None:
+            # A server of segments knows no commands: it would show this one to everybody.
+            if not (is_quit(line) and self._connection.mode is Mode.SEGMENTS):
+                await self._connection.say(line)
+            if is_quit(line):
+                return
+
+    async def _read_line(self) -> str | None:
+        """The next line of the input. Notes whether it is the last: the server may close from then on."""
+        line = await self._source.read_line()
+        self._is_leaving = line is None or is_quit(line)
+        if line is None and self._source.is_terminal and self._output.is_terminal:
+            await self._output.write("\n")  # Ctrl-D leaves the cursor where it is
+        return line
+
+    async def _drain(self, printer: asyncio.Task[None]) -> None:
+        """Wait for the server to take all and to close: at a terminal as short as can be."""
+        timing = self._options.timing
+        idle = timing.farewell if self._source.is_terminal else timing.idle
+        while not printer.done() and (patience := self._connection.patience(idle)) > 0:
+            await asyncio.wait({printer}, timeout=patience)
+
+    def _judge(self) -> None:
+        """Raise what has to be told of how it ended, if anything."""
+        connection = self._connection
+        if self._problem is not None:
+            raise self._problem
+        if connection.end is End.LOST and not (self._is_leaving and self._source.is_terminal):
+            raise ConnectionEnded(f"The connection to {connection.address} was lost: {connection.reason}.")
+        if connection.end is End.CLOSED and (not self._is_leaving or connection.has_unsent):
+            raise ServerClosed("The server closed the connection.")
+        if connection.end is None and connection.has_unsent:
+            raise Stalled(f"{connection.address} does not read what is sent.")
+
+
+def is_quit(line: str) -> bool:
+    """Whether this line leaves: `quit` alone in any case, `/quit [REASON]`, `/exit` (line-protocol.md, "Commands")."""
+    words = line.casefold().split(maxsplit=1)
+    return words == ["quit"] or words[:1] in (["/quit"], ["/exit"])

@@ -18,11 +18,11 @@ nothing is left behind.
 import mmap
 import os
 import struct
-import sys
-import tempfile
 from contextlib import suppress
 from multiprocessing import reduction
 from typing import Any, NamedTuple
+
+from mpchat.sharedmemory import make_memory
 
 HEADER = 64
 _BASE = 0
@@ -50,7 +50,7 @@ class Ledger:
         self.ring = ring
         self._rings_at = _round_up(workers * 8 + pages * HEADER)
         size = self._rings_at + pages * ring
-        self._descriptor = _make_memory(size) if descriptor is None else descriptor
+        self._descriptor = make_memory(size, "mpchat-ledger") if descriptor is None else descriptor
         self._map = mmap.mmap(self._descriptor, size)
         self._view = memoryview(self._map)
 
@@ -169,17 +169,6 @@ def ring_size(max_line: int) -> int:
 
 def _rebuild(pages: int, workers: int, ring: int, descriptor: Any) -> Ledger:
     return Ledger(pages, workers, ring, descriptor.detach())
-
-
-def _make_memory(size: int) -> int:
-    """A descriptor of `size` bytes of memory that no name leads to. They are taken when they are written to."""
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("mpchat-ledger")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
-    return descriptor
 
 
 def _round_up(size: int) -> int:

@@ -1,4 +1,5 @@
-"""What `bus.contract` promises, asked of every log: the one in memory and the one in the sequencer's process.
+"""What `bus.contract` promises, asked of every log: in memory, in the sequencer's process, and one that goes on from
+another's journal before each call.
 
 No test sleeps: who waits in the log is woken by a publication. Where a log must wait, a broken one that does not
 gives an empty reading, and one that does not wake reads for LONG, which fails at the deadline. The clocks can be
@@ -7,6 +8,7 @@ handed in only in this process, so what hangs on them is asked of `MemoryLog`, a
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import threading
 import time
@@ -20,9 +22,19 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from mpchat.bus.contract import Log, LogFull, LogTrimmed, Reading, Record, Snapshot
-from mpchat.bus.manager import Sequencer
-from mpchat.bus.memory import ASK_AGAIN, KEEP_SNAPSHOTS, LARGER, READ_MOST, RECORD_OVERHEAD, MemoryLog
+from mpchat.bus.contract import Log, LogError, LogFull, LogTrimmed, Reading, Record, Snapshot
+from mpchat.bus.journal import SEGMENT, Journal
+from mpchat.bus.manager import LogProxy, Sequencer
+from mpchat.bus.memory import (
+    ASK_AGAIN,
+    KEEP_SNAPSHOTS,
+    LARGER,
+    READ_MOST,
+    RECORD_OVERHEAD,
+    SNAPSHOT_MOST,
+    MemoryLog,
+    journal_size,
+)
 
 DEADLINE_S = 20.0
 LONG = 30.0  # seconds: a read that waits so long has missed its publication
@@ -32,9 +44,54 @@ class MakeLog(Protocol):
     def __call__(self, *, capacity: int = ..., snapshot_every: int = ..., tail: int = ...) -> Log: ...
 
 
+class Successor:
+    """A log that is another one after each change: what is known to a sequencer whose predecessors were all killed.
+
+    It does the waiting itself: who waits in a log whose process is killed is told so, and asks the next one.
+    """
+
+    def __init__(self, **bounds: int) -> None:
+        self._bounds = bounds
+        self._journal = Journal.make_private(journal_size())
+        self._changed = threading.Condition()
+        with self._changed:
+            self._succeed()
+
+    def _succeed(self) -> None:
+        self._log = MemoryLog(**self._bounds, journal=self._journal)
+        self._changed.notify_all()
+
+    def publish(self, payload: bytes, entries: int) -> int:
+        with self._changed:
+            seq = self._log.publish(payload, entries)
+            self._succeed()
+            return seq
+
+    def read(self, after: int, wait: float) -> Reading:
+        with self._changed:
+            reading = self._log.read(after, 0)
+            if reading == Reading([], False) and self._changed.wait(wait):
+                reading = self._log.read(after, 0)
+            return reading
+
+    def put_snapshot(self, seq: int, blob: bytes) -> None:
+        with self._changed:
+            self._log.put_snapshot(seq, blob)
+            self._succeed()
+
+    def get_snapshot(self, at_most: int | None = None) -> Snapshot:
+        with self._changed:
+            return self._log.get_snapshot(at_most)
+
+
 @contextmanager
 def memory() -> Iterator[MakeLog]:
     yield MemoryLog
+
+
+@contextmanager
+def successor() -> Iterator[MakeLog]:
+    yield Successor
 
 
 @contextmanager
@@ -42,18 +99,31 @@ def sequencer() -> Iterator[MakeLog]:
     """A log of its own for each test, all of them in one process."""
     process = Sequencer(multiprocessing.get_context("forkserver"))
     try:
-        # The proxies of a thread share one connection: this opens the main thread's, before any test is looked at.
-        process.start().get_snapshot()
+        process.start()
         yield process.make_log
     finally:
         process.stop()
 
 
-@pytest.fixture(scope="module", params=[memory, sequencer])
-def make_log(request: pytest.FixtureRequest) -> Iterator[MakeLog]:
-    implementation: Callable[[], AbstractContextManager[MakeLog]] = request.param
-    with implementation() as make:
+@pytest.fixture(scope="module", params=[memory, successor, sequencer])
+def implementation(request: pytest.FixtureRequest) -> Iterator[MakeLog]:
+    enter: Callable[[], AbstractContextManager[MakeLog]] = request.param
+    with enter() as make:
         yield make
+
+
+@pytest.fixture
+def make_log(implementation: MakeLog) -> Iterator[MakeLog]:
+    made: list[Log] = []
+
+    def make(**bounds: int) -> Log:
+        made.append(implementation(**bounds))
+        return made[-1]
+
+    yield make
+    for log in made:
+        if isinstance(log, LogProxy):
+            log.close()
 
 
 @pytest.fixture
@@ -378,6 +448,117 @@ def test_a_full_log_refuses_until_there_is_a_snapshot(make_log: MakeLog) -> None
     assert payloads(log.read(0, 0)) == [b"1", b"2", b"3", b"4", b"5"]
 
 
+def journal_for(snapshot: int, **bounds: int) -> Journal:
+    """One in which a log with these bounds has room for snapshots of so many bytes, to the page."""
+    size = journal_size(**bounds) - SEGMENT - 2 * (SNAPSHOT_MOST - snapshot)
+    return Journal.make_private(size + mmap.PAGESIZE, segment=mmap.PAGESIZE)
+
+
+def test_a_snapshot_too_large_for_the_journal_is_refused_and_changes_nothing() -> None:
+    log = MemoryLog(journal=journal_for(1000))
+    publish_all(log, b"a", b"b")
+    log.put_snapshot(1, bytes(1000))
+    with pytest.raises(LogFull):
+        log.put_snapshot(2, bytes(1000 + mmap.PAGESIZE))
+    assert log.get_snapshot() == Snapshot(1, bytes(1000))
+    assert payloads(log.read(0, 0)) == [b"a", b"b"]
+    log.put_snapshot(2, b"small")
+    assert log.get_snapshot() == Snapshot(2, b"small")
+
+
+def test_the_largest_snapshots_fit_into_a_full_log() -> None:
+    bounds = {"capacity": room_for(3, bytes(10_000)), "tail": room_for(1, bytes(10_000)), "snapshot_bytes": 20_000}
+    log = MemoryLog(**bounds, journal=journal_for(50_000, **bounds))
+    last = 0
+    for _ in range(20):
+        last = publish_all(log, *[bytes(10_000)] * 3)[-1]
+        with pytest.raises(LogFull):
+            log.publish(bytes(10_000), 1)
+        log.put_snapshot(last, bytes(50_000))
+    assert log.get_snapshot() == Snapshot(last, bytes(50_000))
+
+
+def test_snapshots_of_old_states_leave_room_for_what_the_log_promises() -> None:
+    """They lie behind records that no snapshot covers yet, so that they cannot be forgotten."""
+    bounds = {"capacity": room_for(100), "tail": 0, "snapshot_bytes": 0}
+    log = MemoryLog(**bounds, journal=journal_for(10_000, **bounds))
+    publish_all(log, *[b"x"] * 90)
+    with pytest.raises(LogFull, match="newer"):
+        for seq in range(1, 90):
+            log.put_snapshot(seq, bytes(10_000))
+    taken = log.get_snapshot().seq
+    assert 0 < taken < 80
+    publish_all(log, *[b"x"] * (10 + taken))
+    with pytest.raises(LogFull):
+        log.publish(b"x", 1)
+    assert len(log.read(taken, 0).records) == 100
+    log.put_snapshot(100 + taken, bytes(10_000))
+    assert publish_all(log, b"x") == [101 + taken]
+
+
+def test_a_journal_that_is_too_small_for_the_bounds_is_refused() -> None:
+    with pytest.raises(LogError, match="too small"):
+        MemoryLog(journal=Journal.make_private(1 << 20))
+
+
+# --- a journal that has something in it
+
+
+def test_a_successor_goes_on_where_the_last_one_ended() -> None:
+    journal = Journal.make_private(journal_size())
+    wall_clock = iter([100, 200, 50, 60, 300])
+    log = MemoryLog(journal=journal, wall_clock=lambda: next(wall_clock))
+    log.publish(b"1", 1)
+    log.publish(b"2 to 4", 3)
+    log.put_snapshot(1, b"state")
+    log = MemoryLog(journal=journal, wall_clock=lambda: next(wall_clock))
+    assert log.read(0, 0).records == [Record(1, 1, 100, b"1"), Record(2, 3, 200, b"2 to 4")]
+    assert log.get_snapshot() == Snapshot(1, b"state")
+    assert log.ping() == 4
+    assert log.publish(b"5", 1) == 5
+    assert log.read(4, 0).records == [Record(5, 1, 200, b"5")]
+
+
+def test_time_does_not_go_back_when_only_a_snapshot_is_left() -> None:
+    journal = Journal.make_private(journal_size(tail=0))
+    log = MemoryLog(tail=0, journal=journal, wall_clock=lambda: 1000)
+    log.publish(b"x", 1)
+    log.put_snapshot(1, b"state")
+    log = MemoryLog(tail=0, journal=journal, wall_clock=lambda: 5)
+    log.publish(b"y", 1)
+    assert log.read(1, 0).records == [Record(2, 1, 1000, b"y")]
+
+
+def test_a_successor_with_tighter_bounds_keeps_to_them() -> None:
+    journal = Journal.make_private(journal_size())
+    log = MemoryLog(journal=journal)
+    publish_all(log, b"1", b"2", b"3", b"4")
+    log.put_snapshot(3, b"state")
+    log = MemoryLog(tail=room_for(1), journal=journal)
+    assert [record.seq for record in log.read(2, 0).records] == [3, 4]
+    with pytest.raises(LogTrimmed):
+        log.read(1, 0)
+
+
+def test_a_seeded_journal_begins_with_its_snapshot() -> None:
+    journal = Journal.make_private(journal_size())
+    journal.seed(Snapshot(41, b"state"), time=1000)
+    log = MemoryLog(journal=journal, wall_clock=lambda: 5)
+    assert log.ping() == 41
+    assert log.get_snapshot() == log.get_snapshot(41) == Snapshot(41, b"state")
+    for before in (40, 0):
+        with pytest.raises(LogTrimmed):
+            log.get_snapshot(before)
+        with pytest.raises(LogTrimmed):
+            log.read(before, LONG)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(log.read, 41, LONG)
+        assert log.publish(b"next", 2) == 42
+        assert waiting.result(DEADLINE_S).records == [Record(42, 2, 1000, b"next")]
+    log.put_snapshot(43, b"newer")
+    assert MemoryLog(journal=journal).get_snapshot() == Snapshot(43, b"newer")
+
+
 def test_one_reader_is_asked_for_each_snapshot(make_log: MakeLog) -> None:
     log = make_log(snapshot_every=room_for(2))
     for number in (1, 3, 5):
@@ -438,21 +619,41 @@ class AgainstModel(RuleBasedStateMachine):
         capacity=st.sampled_from([0, 1500, 5000, 5 << 20]),
         snapshot_every=st.sampled_from([1, 1000, 2 << 20]),
         tail=st.sampled_from([0, 700, 3000, 3 << 20]),
+        snapshot_bytes=st.sampled_from([0, 5, 900, 3 << 20]),
+        tight=st.booleans(),
     )
-    def open_log(self, capacity: int, snapshot_every: int, tail: int) -> None:
+    def make_log(self, capacity: int, snapshot_every: int, tail: int, snapshot_bytes: int, tight: bool) -> None:
         self.now = 0.0
         self.wall_time = 0
-        self.log = MemoryLog(
-            capacity, snapshot_every, tail, wall_clock=lambda: self.wall_time, clock=lambda: self.now
-        )
         self.capacity, self.snapshot_every, self.tail = capacity, snapshot_every, tail
+        self.snapshot_bytes = snapshot_bytes
+        bounds = {"capacity": capacity, "tail": tail, "snapshot_bytes": snapshot_bytes}
+        self.journal = journal_for(400, **bounds) if tight else Journal.make_private(journal_size(**bounds))
         self.records: list[Record] = []
-        self.snapshots = [Snapshot(0, b"")]
+        self.kept: list[Record | Snapshot] = []
+        self.open_log()
+
+    @rule()
+    def open_log(self) -> None:
+        """Another log on the same journal knows all the same, but for who was asked for a snapshot."""
+        self.log = MemoryLog(
+            self.capacity,
+            self.snapshot_every,
+            self.tail,
+            self.snapshot_bytes,
+            wall_clock=lambda: self.wall_time,
+            clock=lambda: self.now,
+            journal=self.journal,
+        )
         self.asked_at: float | None = None
 
     @property
+    def kept_snapshots(self) -> list[Snapshot]:
+        return [kept for kept in self.kept if isinstance(kept, Snapshot)]
+
+    @property
     def snapshot(self) -> Snapshot:
-        return self.snapshots[-1]
+        return [Snapshot(0, b""), *self.kept_snapshots][-1]
 
     @property
     def last(self) -> int:
@@ -462,10 +663,19 @@ class AgainstModel(RuleBasedStateMachine):
         return [record for record in self.records if record.seq > self.snapshot.seq]
 
     def remembered(self) -> list[Record]:
-        covered = [record for record in self.records if record.last <= self.snapshot.seq]
-        while size_of(covered) > self.tail:
-            covered = covered[1:]
-        return covered + self.behind_snapshot()
+        return [kept for kept in self.kept if isinstance(kept, Record)]
+
+    def exceeds(self) -> bool:
+        """Whether more is kept than the bounds allow of what could be forgotten."""
+        older = self.kept_snapshots[:-1]
+        return (
+            size_of([record for record in self.remembered() if record.last <= self.snapshot.seq]) > self.tail
+            or sum(len(snapshot.blob) for snapshot in older) > self.snapshot_bytes
+            or len(older) >= KEEP_SNAPSHOTS
+        )
+
+    def may_go(self, front: Record | Snapshot) -> bool:
+        return front.last <= self.snapshot.seq if isinstance(front, Record) else front is not self.snapshot
 
     def expected_reading(self, after: int) -> Reading:
         records: list[Record] = []
@@ -493,6 +703,7 @@ class AgainstModel(RuleBasedStateMachine):
             return
         assert self.log.publish(record.payload, entries) == record.seq
         self.records.append(record)
+        self.kept.append(record)
 
     @rule(data=st.data())
     def read(self, data: st.DataObject) -> None:
@@ -513,15 +724,23 @@ class AgainstModel(RuleBasedStateMachine):
             with pytest.raises(LogTrimmed):
                 self.log.put_snapshot(seq, blob)
             return
-        self.log.put_snapshot(seq, blob)
+        try:
+            self.log.put_snapshot(seq, blob)
+        except LogFull:
+            # Others are in its way, which one behind the last entry would take out of it.
+            assert seq < self.last
+            return
         if seq > self.snapshot.seq:
-            self.snapshots, self.asked_at = [*self.snapshots, Snapshot(seq, blob)][-KEEP_SNAPSHOTS:], None
-            first = self.remembered()[0].seq if self.remembered() else self.last + 1
-            self.snapshots = [snapshot for snapshot in self.snapshots if snapshot.seq >= first - 1]
+            self.kept.append(Snapshot(seq, blob))
+            self.asked_at = None
+            while self.exceeds() and self.may_go(self.kept[0]):
+                del self.kept[0]
 
     @rule(at_most=st.none() | st.integers(0, 100))
     def get_snapshot(self, at_most: int | None) -> None:
-        fitting = [snapshot for snapshot in self.snapshots if at_most is None or snapshot.seq <= at_most]
+        first = self.remembered()[0].seq if self.remembered() else self.last + 1
+        usable = [each for each in [Snapshot(0, b""), *self.kept_snapshots] if each.seq >= first - 1]
+        fitting = [snapshot for snapshot in usable if at_most is None or snapshot.seq <= at_most]
         if not fitting:
             with pytest.raises(LogTrimmed):
                 self.log.get_snapshot(at_most)

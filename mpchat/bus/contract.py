@@ -4,6 +4,9 @@
   goes back. It keeps the order in which one publisher calls. The payload is opaque: nothing in the log reads it.
 * `read(after, wait)` gives every reader the same records in the same order, with no gap behind `after`: all that have
   come, up to a bound; when none has, it waits up to `wait` seconds for one. Reading takes nothing away.
+* What was answered stays: where the log's memory outlives its process (`journal`), the next process has every record
+  and snapshot that a publisher was answered for or a reader was given. One that was not answered for may be there, as a
+  whole.
 * A record is remembered until a snapshot of a state behind it is there; who asks for what was forgotten is told so
   (`LogTrimmed`), and starts again from the snapshot. A log that nobody makes snapshots of fills up: `LogFull`.
 """
@@ -69,7 +72,8 @@ class Log(Protocol):
     def put_snapshot(self, seq: int, blob: bytes) -> None:
         """Here is a state behind entry `seq`, which must be the last of a record. Ignored if not newer than the log's.
 
-        Raises LogTrimmed when the log has no such record: nobody could read on from there.
+        Raises LogTrimmed when the log has no such record: nobody could read on from there. Raises LogFull when there
+        is no room for it: then it has changed nothing, and the caller goes on without.
         """
 
     def get_snapshot(self, at_most: int | None = None) -> Snapshot:

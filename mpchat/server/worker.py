@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from mpchat.bus.contract import LogError, Reading
+from mpchat.bus.contract import LogError, LogFull, Reading
 from mpchat.bus.manager import LogLink, LogProxy
 from mpchat.chat.entries import Ended, Opened, SessionId, Stopped, decode_entries
 from mpchat.chat.replica import Replica
@@ -234,7 +234,11 @@ class Worker:
         return any(self._fanout.pending >= FLUSH_SOON or time.monotonic() >= until for _ in self._steps)
 
     def _snapshot_taken(self) -> None:
-        self._reading_link.receive()
+        try:
+            self._reading_link.receive()
+        except LogFull as error:
+            # Nothing is lost by it: the log keeps the one before, and asks somebody again.
+            log.warning("a snapshot was not taken: %s", error)
         self._ask_log()
 
     def _apply(self, reading: Reading) -> Iterator[None]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
+import mmap
 import multiprocessing
 import os
 import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -21,8 +26,9 @@ import pytest
 from conftest import SETTLE_S, Footprint
 
 from mpchat.bus.contract import LogError, LogFull, LogLost, LogTrimmed, Reading, Record, Snapshot
-from mpchat.bus.manager import LogLink, LogProxy, Sequencer
-from mpchat.bus.memory import RECORD_OVERHEAD
+from mpchat.bus.journal import WARM, Journal
+from mpchat.bus.manager import LogAddress, LogLink, LogProxy, Sequencer, connect_log
+from mpchat.bus.memory import RECORD_OVERHEAD, TAIL, journal_size
 
 CONTEXT = multiprocessing.get_context("forkserver")
 DEADLINE_S = 20.0
@@ -182,9 +188,9 @@ def test_what_the_log_cannot_do_is_an_error_of_the_log(log: LogProxy, link: LogL
         ask(link, "clear")
     with pytest.raises(LogError, match="KeyError"):
         ask(LogLink(link._link, "no such object"), "read", 0, 0)
-    log._id = "no such object"  # type: ignore[attr-defined]  # as after the log was forgotten
+    nowhere = LogProxy(log.address._replace(ident="no such object"))
     with pytest.raises(LogError, match="KeyError"):
-        log.read(0, 0)
+        nowhere.read(0, 0)
 
 
 # --- the sequencer is killed
@@ -240,6 +246,237 @@ def test_another_can_be_started_after_its_death(sequencer: Sequencer, log: LogPr
         assert successor.start().publish(b"y", 1) == 1
     finally:
         successor.stop()
+
+
+def open_log_elsewhere(pipe: connection.Connection[object, object], address: LogAddress) -> None:
+    """Runs in a process of its own, which has the address only."""
+    log = connect_log(address)
+    log.publish(b"from elsewhere", 2)
+    pipe.send(log.ping())
+    pipe.recv()  # the sequencer is killed
+    with pytest.raises(LogLost):
+        log.ping()
+    with pytest.raises(LogLost):
+        connect_log(address)
+    pipe.send("lost")
+
+
+def test_an_address_is_all_that_a_child_needs(sequencer: Sequencer, log: LogProxy) -> None:
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=open_log_elsewhere, args=(theirs, log.address))
+    process.start()
+    theirs.close()
+    with ours:
+        assert ours.recv() == 2
+        assert log.ping() == 2
+        kill(sequencer)
+        ours.send("killed")
+        assert ours.recv() == "lost"
+    process.join(DEADLINE_S)
+    assert process.exitcode == 0
+    process.close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
+def test_the_ways_to_a_dead_log_are_dropped_without_a_word(
+    sequencer: Sequencer, log: LogProxy, end: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    used, unused = connect_log(log.address), LogProxy(log.address)
+    used.publish(b"x", 1)
+    references = weakref.ref(used), weakref.ref(unused)
+    os.kill(sequencer.pid, end)
+    with ThreadPoolExecutor(1) as pool:
+
+        def drop() -> None:
+            nonlocal used, unused
+            del used, unused
+            gc.collect()
+
+        pool.submit(drop).result(DEADLINE_S)
+    assert [reference() for reference in references] == [None, None]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_key_is_not_let_in(log: LogProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "authkey", b"another")
+    with pytest.raises(LogLost):
+        connect_log(log.address)
+
+
+# --- the sequencer is killed, and another one goes on
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    journal = Journal.make(journal_size())
+    yield journal
+    journal.close()
+
+
+class Succession:
+    """One sequencer after the other on one journal, as main has them; others ask for the latest."""
+
+    def __init__(self, journal: Journal, **bounds: int) -> None:
+        self._journal = journal
+        self._bounds = bounds
+        self._changed = threading.Condition()
+        self._sequencer = Sequencer(CONTEXT, journal)
+        self._address = self._sequencer.start(**bounds).address
+
+    def replace(self) -> None:
+        kill(self._sequencer)
+        self._sequencer.stop()
+        self._sequencer = Sequencer(CONTEXT, self._journal)
+        with self._changed:
+            self._address = self._sequencer.start(**self._bounds).address
+            self._changed.notify_all()
+
+    def connect(self, lost: LogProxy | None = None) -> LogProxy:
+        """The log as it is now; not the one that was lost."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: lost is None or self._address != lost.address, DEADLINE_S)
+            return LogProxy(self._address)
+
+    def stop(self) -> None:
+        self._sequencer.stop()
+
+
+@pytest.fixture
+def succession(journal: Journal) -> Iterator[Succession]:
+    succession = Succession(journal, snapshot_every=1 << 16)
+    yield succession
+    succession.stop()
+
+
+def test_a_successor_has_all_that_was_answered(succession: Succession) -> None:
+    before = succession.connect()
+    before.publish(b"1", 1)
+    before.publish(b"2 to 4", 3)
+    before.publish(bytes(3 << 20), 1)
+    before.put_snapshot(4, b"state")
+    records, more = before.read(0, 0).records, before.read(4, 0).records
+    succession.replace()
+    after = succession.connect(before)
+    assert after.ping() == 5
+    assert after.read(0, 0).records == records
+    assert after.read(4, 0).records == more
+    assert after.get_snapshot() == Snapshot(4, b"state")
+    assert after.publish(b"6", 1) == 6
+    assert after.read(5, 0).records[0].time >= more[-1].time
+
+
+class Publisher:
+    """Says one thing after the other, again when it does not know whether it was heard."""
+
+    def __init__(self, succession: Succession, name: str, answered: threading.Semaphore, over: threading.Event) -> None:
+        self._succession = succession
+        self._name = name
+        self._answered = answered
+        self._over = over
+        self.told: dict[bytes, int] = {}
+        self.tried: list[bytes] = []
+
+    def run(self) -> None:
+        log = self._succession.connect()
+        for number in itertools.count():
+            if self._over.is_set():
+                return
+            for attempt in itertools.count():
+                payload = f"{self._name} {number} {attempt} ".encode().ljust(100 + number * 7919 % 50_000, b".")
+                self.tried.append(payload)
+                try:
+                    self.told[payload] = log.publish(payload, 1 + number % 3)
+                except LogLost:
+                    log = self._succession.connect(log)
+                    continue
+                self._answered.release()
+                break
+
+
+class Reader:
+    """Reads on, whoever answers; makes a snapshot when it is asked for one."""
+
+    def __init__(self, succession: Succession) -> None:
+        self._succession = succession
+        self.records: list[Record] = []
+        self.snapshots = [Snapshot(0, b"")]
+
+    def run(self) -> None:
+        """Read until there is the word that ends all."""
+        log = self._succession.connect()
+        while not self.records or self.records[-1].payload != b"the end":
+            try:
+                reading = log.read(self.records[-1].last if self.records else 0, LONG)
+                self.records += reading.records
+                if reading.snapshot_wanted:
+                    snapshot = Snapshot(self.records[-1].last, b"state %d" % len(self.records))
+                    log.put_snapshot(*snapshot)
+                    self.snapshots.append(snapshot)
+            except LogLost:
+                log = self._succession.connect(log)
+
+
+def test_sequencers_killed_under_load_lose_nothing(succession: Succession, journal: Journal) -> None:
+    answered, over = threading.Semaphore(0), threading.Event()
+    publishers = [Publisher(succession, name, answered, over) for name in ("a", "b", "c")]
+    readers = [Reader(succession), Reader(succession)]
+    with ThreadPoolExecutor(len(publishers) + len(readers)) as pool:
+        reading = [pool.submit(reader.run) for reader in readers]
+        publishing = [pool.submit(publisher.run) for publisher in publishers]
+        for _ in range(6):
+            for _ in range(60):
+                assert answered.acquire(timeout=DEADLINE_S)
+            succession.replace()
+        over.set()
+        for running in publishing:
+            running.result(DEADLINE_S)
+        end = succession.connect().publish(b"the end", 1)
+        for running in reading:
+            running.result(DEADLINE_S)
+
+    assert readers[0].records == readers[1].records
+    records = readers[0].records
+    assert records[0].seq == 1 and records[-1].seq == end
+    assert all(after.seq == before.last + 1 for before, after in pairwise(records))
+    assert all(after.time >= before.time for before, after in pairwise(records))
+    places = {record.payload: record.seq for record in records[:-1]}
+    assert len(places) == len(records) - 1, "something is there twice"
+    for publisher in publishers:
+        assert publisher.told.items() <= places.items()
+        own = [payload for payload in places if payload in set(publisher.tried)]
+        assert own == [payload for payload in publisher.tried if payload in places]
+    assert set(places) <= {payload for publisher in publishers for payload in publisher.tried}
+    # The last snapshot may be one that was taken and not answered for.
+    latest = succession.connect().get_snapshot()
+    assert latest.seq >= max(snapshot.seq for reader in readers for snapshot in reader.snapshots)
+    assert latest.seq == 0 or latest.blob.startswith(b"state ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_is_given_back_whoever_has_filled_it(succession: Succession, journal: Journal) -> None:
+    assert journal.descriptor is not None
+    log, last = succession.connect(), 0
+    for _ in range(100):
+        last = log.publish(bytes(1 << 20), 1)
+    assert os.fstat(journal.descriptor).st_blocks * 512 > 100 << 20
+    succession.replace()
+    log = succession.connect(log)
+    log.put_snapshot(last, b"state")
+    assert os.fstat(journal.descriptor).st_blocks * 512 < TAIL + WARM + (4 << 20)
+
+
+def test_a_sequencer_does_not_go_on_from_a_damaged_journal() -> None:
+    forkserver.ensure_running()  # which stays, with its socket
+    files, before = sockets_of_multiprocessing(), Footprint.take()
+    journal = Journal.make(journal_size())
+    journal.seed(Snapshot(1, b"state"))
+    journal._memory[mmap.PAGESIZE * 3 : mmap.PAGESIZE * 3 + 8] = b"no frame"
+    sequencer = Sequencer(CONTEXT, journal)
+    with pytest.raises(LogError, match="damaged"):
+        sequencer.start()
+    journal.close()
+    assert before.leaks() == []
+    assert sockets_of_multiprocessing() == files
 
 
 # --- how it starts and ends

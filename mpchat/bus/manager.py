@@ -1,7 +1,8 @@
 """The sequencer: a `multiprocessing.Manager` process that keeps a `MemoryLog`, and the ways to it from other processes.
 
-* `Sequencer` starts and ends the process; main has one.
-* `LogProxy` is the log as a Manager's proxy: each call waits for its answer. For start-up and tests.
+* `Sequencer` starts and ends the process; main has one at a time. What the log remembers is in the journal that main
+  hands it, so that the next one goes on where this one was killed.
+* `LogProxy` is the log for who can wait: each call waits for its answer. For start-up and tests.
 * `LogLink` is one connection to the log for an event loop: `call` sends, the loop watches `fileno()`, `receive` takes
   the answer. A worker has two, one to publish and one to read, and so needs no thread and waits for nothing.
 
@@ -9,13 +10,16 @@ Every failure of the way to the sequencer is a LogLost. The sequencer ignores SI
 service manager sends to the whole group, and ends by itself when main is gone: it serves until the last.
 """
 
-from multiprocessing import connection, util
+import threading
+from functools import partial
+from multiprocessing import AuthenticationError, connection, current_process, util
 from multiprocessing.context import BaseContext
-from multiprocessing.managers import BaseManager, BaseProxy, RemoteError
+from multiprocessing.managers import BaseManager, RemoteError
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpchat.bus.contract import LogError, LogLost, Reading, Record, Snapshot
+from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
 from mpchat.lifeline import tie_to_main
 
@@ -25,13 +29,25 @@ _METHODS = ("publish", "read", "put_snapshot", "get_snapshot", "ping")
 _LOST = (EOFError, OSError)
 
 
-class LogProxy(BaseProxy):
-    """A `contract.Log` in the sequencer. Can be sent to a process that is being started."""
+class LogAddress(NamedTuple):
+    """Where a log is: the Manager's socket, and the log's name there. Means something to main and its children only,
+    which have main's key."""
 
-    _exposed_ = _METHODS
-    _token: Any  # where the object lives: address and id
-    _authkey: bytes
-    _close: Any  # what happens when it is collected: the log is let go of, and the connection closed
+    socket: str
+    ident: str
+
+
+class LogProxy:
+    """A `contract.Log` in the sequencer. Can be sent to a process that is being started; threads may share it.
+
+    It speaks as a `multiprocessing.managers.BaseProxy` does, one connection a thread, but is none. A BaseProxy that
+    goes tells the Manager so, and waits for it; one that comes announces itself. The log is there as long as its
+    process, and so this has nothing to tell: it can be made and dropped when the sequencer is dead or hangs.
+    """
+
+    def __init__(self, address: LogAddress) -> None:
+        self.address = address
+        self._links = threading.local()
 
     def publish(self, payload: bytes, entries: int) -> int:
         return int(self._call("publish", payload, entries))
@@ -45,11 +61,20 @@ class LogProxy(BaseProxy):
     def get_snapshot(self, at_most: int | None = None) -> Snapshot:
         return Snapshot(*self._call("get_snapshot", at_most))
 
+    def ping(self) -> int:
+        """The number of the last entry."""
+        return int(self._call("ping"))
+
+    def connect(self) -> None:
+        """See that this thread has a connection. Raises LogLost."""
+        if getattr(self._links, "link", None) is None:
+            self._links.link = self.open_link(threading.current_thread().name)
+
     def open_link(self, name: str) -> "LogLink":
         """A connection of its own to the log, for an event loop. `name` is for the sequencer's tracebacks."""
         try:
-            raw = connection.Client(self._token.address, authkey=self._authkey)
-        except _LOST as error:
+            raw = connection.Client(self.address.socket, authkey=current_process().authkey)
+        except (*_LOST, AuthenticationError) as error:
             raise LogLost(f"the sequencer does not answer: {error!r}") from error
         # The Manager makes a connection a caller of methods when this is called of no object.
         introduction = LogLink(raw, None)
@@ -59,15 +84,38 @@ class LogProxy(BaseProxy):
         except LogError:
             introduction.close()
             raise
-        return LogLink(raw, self._token.id)
+        return LogLink(raw, self.address.ident)
 
     def _call(self, method: str, *arguments: object) -> Any:
+        self.connect()
+        link: LogLink = self._links.link
+        # Until its answer is there, the link is good for no other call.
+        self._links.link = None
         try:
-            return self._callmethod(method, arguments)
-        except _LOST as error:
-            raise LogLost(f"the sequencer does not answer: {error!r}") from error
-        except RemoteError as error:
-            raise LogError(f"the sequencer failed: {error}") from error
+            link.call(method, *arguments)
+            answer = link.receive()
+        except LogLost:
+            link.close()
+            raise
+        except LogError:
+            self._links.link = link
+            raise
+        self._links.link = link
+        return answer
+
+    def close(self) -> None:
+        """Close the connections of all threads, none of which has a call under way. A next call opens another."""
+        self._links = threading.local()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LogProxy, (self.address,)
+
+
+def connect_log(address: LogAddress) -> LogProxy:
+    """The log at this address, from a process that main has started. Raises LogLost when it is not there."""
+    proxy = LogProxy(address)
+    proxy.connect()
+    return proxy
 
 
 class LogLink:
@@ -114,44 +162,61 @@ class LogLink:
 
 
 class _LogManager(BaseManager):
-    """The Manager that can make a log."""
+    """The Manager, with what BaseManager has and does not show."""
 
-    _process: Any = None  # BaseManager has it from `start` on
-
-
-_LogManager.register("MemoryLog", MemoryLog, proxytype=LogProxy, exposed=_METHODS)
+    _registry: Any  # what can be made: by name, who makes it, and what may be called of it
+    _process: Any = None  # from `start` on
+    _create: Any  # makes one, and gives its token
 
 
 class Sequencer:
-    """The sequencer's process, as main holds it."""
+    """The sequencer's process, as main holds it.
 
-    def __init__(self, context: BaseContext) -> None:
+    The log is kept in `journal`, which remains its owner's: when the process has ended and this is stopped, another
+    sequencer goes on with it. Without one, the log ends with the process.
+    """
+
+    def __init__(self, context: BaseContext, journal: Journal | None = None) -> None:
         self._manager = _LogManager(ctx=context)
         self._proxy: LogProxy | None = None
+        # Of this Manager only: `register` would be for all. It goes to the new process, and the journal with it.
+        self._manager._registry = {
+            "log": (partial(MemoryLog, journal=journal), _METHODS, None, None),
+            "another log": (MemoryLog, _METHODS, None, None),
+        }
 
     def start(self, **bounds: int) -> LogProxy:
         """Start the process and the log in it, with these bounds of `MemoryLog` (bytes). Once only.
 
-        Raises LogLost when it does not come up, and then leaves nothing behind.
+        Raises LogLost when it does not come up, LogError when it cannot go on from the journal, and then leaves
+        nothing behind.
         """
         # The Manager's socket goes where main's are: a process that is started later uses the folder main had by then.
         util.get_temp_dir()
         try:
             self._manager.start(initializer=tie_to_main)
-            self._proxy = self.make_log(**bounds)
+            self._proxy = self._make_log("log", bounds)
+            return self._proxy
+        except LogError:
+            self.stop()
+            raise
         except _LOST as error:
             self.stop()
             raise LogLost(f"the sequencer does not come up: {error!r}") from error
-        return self._proxy
 
     def make_log(self, **bounds: int) -> LogProxy:
-        """Another, empty log in the running process; it is forgotten with its last proxy. Raises LogLost."""
+        """Another, empty log in the running process, which ends with it. Raises LogLost."""
+        return self._make_log("another log", bounds)
+
+    def _make_log(self, kind: str, bounds: dict[str, int]) -> LogProxy:
+        # The Manager keeps it for who has asked, until that one says that it is done with it, which we never do.
         try:
-            proxy = self._manager.MemoryLog(**bounds)  # type: ignore[attr-defined]
+            token, _ = self._manager._create(kind, **bounds)
         except _LOST as error:
             raise LogLost(f"the sequencer does not answer: {error!r}") from error
-        assert isinstance(proxy, LogProxy)
-        return proxy
+        except RemoteError as error:
+            raise LogError(f"the sequencer failed: {error}") from error
+        return LogProxy(LogAddress(token.address, token.id))
 
     @property
     def pid(self) -> int:
@@ -163,21 +228,23 @@ class Sequencer:
         return int(self._manager._process.sentinel)
 
     def stop(self) -> None:
-        """End the process; when this returns it is gone, with all it took here. Harmless when it is gone already."""
+        """End the process; when this returns it is gone, with all it took here, the connections of the proxy that
+        `start` gave included. Harmless when it is gone already. The journal is whole, as after any kill.
+        """
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None:
+            proxy.close()
         process, self._manager._process = self._manager._process, None
         if process is None or process.pid is None:
             return
-        # It has nothing to save. The Manager's way, to ask it first, waits for ever for one that hangs.
+        # What it has answered for is in the journal; it has nothing else to save. The Manager's way, to ask it first,
+        # waits for ever for one that hangs.
         process.kill()
         process.join()
         if self._manager.address:  # it had come up
             self._manager.shutdown()
             Path(str(self._manager.address)).unlink(missing_ok=True)
         process.close()
-        # Only now: a proxy that goes tells the sequencer, and waits for it, as long as the Manager is not shut down.
-        proxy, self._proxy = self._proxy, None
-        if proxy is not None:
-            proxy._close()
 
 
 def _as_reading(result: Any) -> Reading:

@@ -26,7 +26,9 @@ from multiprocessing import forkserver, resource_tracker
 from typing import NoReturn
 
 from mpchat.bus.contract import LogLost
+from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogLink, LogProxy, Sequencer
+from mpchat.bus.memory import journal_size
 from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.config import Config
@@ -68,10 +70,12 @@ def run_server(config: Config, announce: Callable[[str], None]) -> None:
     listener = Listener(config.host, config.port)
     try:
         ledger = Ledger(clients, config.workers, ring_size(config.max_line))
+        journal = Journal.make(journal_size())
         try:
             admission = Admission(clients, config.max_per_address, config.exempt)
-            Supervisor(config, listener, admission, ledger, announce).run()
+            Supervisor(config, listener, admission, ledger, journal, announce).run()
         finally:
+            journal.close()
             ledger.close()
     finally:
         listener.close()
@@ -86,6 +90,7 @@ class Supervisor:
         listener: Listener,
         admission: Admission,
         ledger: Ledger,
+        journal: Journal,
         announce: Callable[[str], None],
     ) -> None:
         self._config = config
@@ -95,7 +100,7 @@ class Supervisor:
         self._free_pages = deque(range(ledger.pages))
         self._announce = announce
         self._context = multiprocessing.get_context("forkserver")
-        self._sequencer = Sequencer(self._context)
+        self._sequencer = Sequencer(self._context, journal)
         self._pulse_link: LogLink | None = None
         self._pulse = Pulse(config.beat_timeout)  # the sequencer's
         self._supervision = Supervision(config.workers, Policy(config.beat_timeout))

@@ -8,13 +8,13 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from mpchat import __version__
 from mpchat.config import LOG_LEVELS, Config
-from mpchat.errors import BootError, ConfigError, ListenError, MpchatError
+from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, ServeError
 
 EXIT_CODES = """\
 exit codes: 0 fine, 1 failed while running, 2 usage, 3 the workers do not come up, 4 cannot listen,
@@ -63,12 +63,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level", choices=LOG_LEVELS, help=f"what is logged to standard error ({defaults.log_level})"
     )
+    # What one version of the program says to the next; see server.upgrade.
+    parser.add_argument("--trial", metavar="FORMAT", help=argparse.SUPPRESS)
+    parser.add_argument("--inherit", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     return parser
 
 
 def read_config(arguments: Sequence[str] | None = None) -> Config:
     """The configuration that the command line asks for. Raises ConfigError; exits with 2 for a wrong usage."""
     given = vars(build_parser().parse_args(arguments))
+    for name in ("trial", "inherit"):
+        given.pop(name, None)
     path = given.pop("config", None)
     values: dict[str, Any] = {"workers": _auto_workers()}
     if path is not None:
@@ -81,11 +86,13 @@ def read_config(arguments: Sequence[str] | None = None) -> Config:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; give the exit code."""
-    # Only now: what a mere --help does not need.
-    from mpchat.server.supervisor import run_server
-
+    given = build_parser().parse_args(arguments)
     try:
-        run_server(read_config(arguments), announce=_announce)
+        config = read_config(arguments)
+        if "trial" in given:
+            _try(config, given.trial)
+        else:
+            _serve(config, lambda: read_config(arguments), getattr(given, "inherit", None))
     except ConfigError as error:
         return _fail(78, error)
     except ListenError as error:
@@ -95,6 +102,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MpchatError as error:
         return _fail(1, error)
     return 0
+
+
+def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) -> None:
+    # Only now: what a mere --help does not need.
+    from mpchat.server.supervisor import run_server
+    from mpchat.server.upgrade import current_command, read_handover
+
+    inherited = None if inherit is None else read_handover(inherit)
+    run_server(config, _announce, reread, current_command(), inherited)
+
+
+def _try(config: Config, wanted: str) -> None:
+    """Come up beside the running server, as a sign that this version can take its place. Raises MpchatError if not."""
+    from mpchat.server.supervisor import run_server
+    from mpchat.server.upgrade import FORMAT
+
+    if wanted != FORMAT:
+        raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
+    run_server(replace(config, host="127.0.0.1", port=0, workers=1), _announce, trial=True)
 
 
 def _announce(line: str) -> None:

@@ -53,6 +53,10 @@ class Config:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+FIXED = ("host", "port", "history", "sendq", "max_line")
+"""What cannot be changed while the server runs: the socket, what all replicas must agree on, and what is laid down in
+shared memory."""
+
 # Lowest and highest of each number. The upper ones bound what is allocated ahead, and what a typing error does.
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("port", 0, 65535),

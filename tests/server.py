@@ -24,17 +24,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import psutil
+import pytest
+
+from mpchat.server import kernel
 
 DEADLINE = 10.0
 """Seconds for anything that is bound to happen."""
 
 LOOK_AGAIN = 0.01
 """Seconds between two looks at what nobody can tell us of."""
+
+WELCOME = "* Welcome to mpchat. What is your name?"
+survivable = pytest.mark.skipif(not kernel.AVAILABLE, reason="here the clients of a dead worker are disconnected")
 
 ROOT = Path(__file__).parent.parent
 SERVER = (sys.executable, "-m", "mpchat")
@@ -216,7 +222,9 @@ class _Lines:
 class Server:
     """A server that was started. `running_server` makes it."""
 
-    def __init__(self, command: Sequence[str], options: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], options: Sequence[str], env: Mapping[str, str], folder: Path, new_group: bool
+    ) -> None:
         self._folder = folder
         self._chatters: list[Chatter] = []
         self.host, self.port, self.ready_line = "", 0, ""
@@ -229,6 +237,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0 if new_group else None,
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -246,14 +255,14 @@ class Server:
         """What the server has logged so far."""
         return self._stderr.lines
 
-    def expect_log(self, *parts: str) -> str:
-        """Wait for a line of the log that holds all of these; give the first."""
+    def expect_log(self, *parts: str, count: int = 1) -> str:
+        """Wait for as many lines of the log that hold all of these; give the last of them."""
 
         def find() -> list[str]:
             return [line for line in list(self.stderr) if all(part in line for part in parts)]
 
-        eventually(find, f"{parts} in {self.stderr}")
-        return find()[0]
+        eventually(lambda: len(find()) >= count, f"{count} times {parts} in {self.stderr}")
+        return find()[count - 1]
 
     def children(self) -> list[psutil.Process]:
         """All processes that descend from main."""
@@ -280,7 +289,16 @@ class Server:
         return found[0]
 
     def sequencer(self) -> psutil.Process:
-        return psutil.Process(self._started()["sequencer"])
+        """The one that there is, or will be in a moment."""
+        found: list[psutil.Process] = []
+
+        def find() -> bool:
+            process = _find_process(self._started()["sequencer"])
+            found[:] = [process] if process is not None and process.status() != psutil.STATUS_ZOMBIE else []
+            return bool(found)
+
+        eventually(find, "there is a sequencer")
+        return found[0]
 
     def fork_server(self) -> psutil.Process:
         """The process that workers and sequencer are children of."""
@@ -369,13 +387,13 @@ class Server:
 
 @contextmanager
 def starting_server(
-    *options: str, env: Mapping[str, str] | None = None, command: Sequence[str] = SERVER
+    *options: str, env: Mapping[str, str] | None = None, command: Sequence[str] = SERVER, new_group: bool = False
 ) -> Iterator[Server]:
     """A server on a free port of loopback, ready or not; it is ended when the block is left, in whatever way."""
     with ExitStack() as stack:
         # Resolved, since processes are told apart by it. Short, since sockets with paths of 108 bytes go into it.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpc"))).resolve()
-        server = Server(command, options, env or {}, folder)
+        server = Server(command, options, env or {}, folder, new_group)
         stack.callback(server.end)
         yield server
 
@@ -393,6 +411,68 @@ def running_server(
             # Who does not read does not end its side either, and a server that stops waits a while for that.
             server.close_chatters()
             server.stop()
+
+
+# --- what several tests do with it --------------------------------------------------------------------------
+
+def by_worker(server: Server, chatters: Sequence[Chatter]) -> dict[psutil.Process, Chatter]:
+    """The chatters by the workers that have them: one each."""
+    found = {server.worker_of(chatter): chatter for chatter in chatters}
+    assert len(found) == len(chatters)
+    return found
+
+
+def kill_worker_of(server: Server, chatter: Chatter) -> None:
+    """Kill the worker that has this client, and wait until another has it."""
+    worker = server.worker_of(chatter)
+    worker.kill()
+    eventually(lambda: server.worker_of(chatter) != worker, "another worker has the client")
+
+
+def kill_sequencer(server: Server) -> None:
+    """Kill the sequencer, and wait until there is another."""
+    before = len([line for line in server.stderr if "sequencer started" in line])
+    server.sequencer().kill()
+    server.expect_log("sequencer started", count=before + 1)
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
+    yield
+    with suppress(psutil.NoSuchProcess):  # killed
+        process.resume()
+
+
+def wait_arrived(server: Server, chatter: Chatter, unread: int = 0) -> None:
+    """Wait until all that the client has sent has arrived, and all but `unread` bytes of it are taken by the worker."""
+    ports = (f":{chatter.local_port:04X}", f":{server.port:04X}")
+
+    def queues() -> dict[str, int]:
+        """Bytes that wait to be acknowledged (client) and to be read (server), as proc(5) tells of /proc/net/tcp."""
+        found = {}
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            fields = line.split()
+            if fields[1].endswith(ports[0]) and fields[2].endswith(ports[1]):
+                found["unacked"] = int(fields[4].split(":")[0], 16)
+            elif fields[1].endswith(ports[1]) and fields[2].endswith(ports[0]):
+                found["unread"] = int(fields[4].split(":")[1], 16)
+        return found
+
+    eventually(lambda: queues() == {"unacked": 0, "unread": unread}, "the worker has what the client sent")
+
+
+def wait_for_members(chatter: Chatter, *names: str) -> None:
+    """Wait until these are the members of the lobby, as this client's worker sees it."""
+    wanted = f"* {len(names)} in #lobby: {', '.join(names)}"
+    # What comes first may be a notice; the answer is then found the next time.
+    eventually(lambda: chatter.ask("/who #lobby", "* ") == wanted, wanted)
+
+
+def expect_next(chatter: Chatter, *lines: str) -> None:
+    """Wait for the last of these lines, and see that just these have come since the last look."""
+    assert chatter.lines_until(lines[-1]) == [*lines[:-1]]
 
 
 def _find_process(pid: int) -> psutil.Process | None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpchat.bus.contract import LogTrimmed, Reading
+from mpchat.bus.contract import LogLost, LogTrimmed, Reading
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
@@ -26,7 +26,7 @@ from mpchat.server.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.control import Handed
 from mpchat.server.fanout import Fanout
 from mpchat.server.kernel import Progress
-from mpchat.server.ledger import Ledger, Mark, Page
+from mpchat.server.ledger import Ledger, Mark, Page, Shape
 
 LIMITS = Limits(history=5)
 CLIENTS = 4
@@ -35,7 +35,7 @@ RING = 1 << 14
 
 @pytest.fixture(scope="module")
 def ledger() -> Iterator[Ledger]:
-    ledger = Ledger(CLIENTS, 1, RING)
+    ledger = Ledger(Shape(CLIENTS, 1, RING))
     yield ledger
     ledger.close()
 
@@ -311,6 +311,64 @@ def test_the_work_is_cut_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPat
         rounds += 1
     assert rounds > 3
     assert adopted.adoptees[0].output == b"n0: 0\nn0: 1\nn0: 2\n"
+
+
+@pytest.mark.parametrize("written", [0, 3, 11, 14])
+def test_what_was_left_unsent_comes_before_what_is_made_again(ledger: Ledger, written: int) -> None:
+    """The worker that was given the client after that has sent a part of both, or nothing."""
+    chat = make_lobby()
+    mark = chat.mark(1)
+    unsent = b"n9: unsent\n"
+    chat.publish(chat.type_line(0, "hello"))
+    adoptee = make_adoptee(1, ledger.page(1), mark._replace(carried=len(unsent)), mark.position - len(unsent) + written)
+    adoptee.carried = unsent
+    adopted = Adoption(chat.log, LIMITS, [adoptee])
+    finish(adopted, chat.position)
+    assert adoptee.output == (unsent + b"n0: hello\n")[written:]
+    assert adoptee.output_position == mark.position + len(b"n0: hello\n")
+
+
+class LostLog(MemoryLog):
+    """Its sequencer dies after the first read."""
+
+    reads = 0
+
+    def read(self, after: int, wait: float) -> Reading:
+        self.reads += 1
+        if self.reads > 1:
+            raise LogLost("the sequencer is gone")
+        return Reading(super().read(after, wait).records[:1], False)
+
+
+def test_it_goes_on_with_the_log_of_the_next_sequencer(ledger: Ledger) -> None:
+    chat = make_lobby()
+    mark = chat.mark(1)
+    for number in range(3):
+        chat.publish(chat.type_line(0, f"{number}"))
+    lost = LostLog(wall_clock=lambda: 0)
+    for record in chat.log.read(0, 0).records:
+        lost.publish(record.payload, record.entries)
+    adopted = Adoption(lost, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
+    with pytest.raises(LogLost):
+        finish(adopted, chat.position)
+    adopted.source = chat.log
+    finish(adopted, chat.position)
+    assert adopted.adoptees[0].output == b"n0: 0\nn0: 1\nn0: 2\n"
+
+
+def test_where_the_kernel_does_not_count_the_page_says_it_all(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption.kernel, "AVAILABLE", False)
+    page = ledger.page(0)
+    page.clear(7)
+    page.received = 40
+    page.release(9, 30, b"unsent")
+    adoptee = receive_adoptee(Handed(make_sid(0), "127.0.0.1", 0, 1), cast(socket.socket, None), page)
+    assert adoptee.progress == Progress(40, 24, True)
+    assert adoptee.carried == b"unsent"
+    assert adoptee.output == b"unsent"
+    page.clear(0)
 
 
 def test_an_adoptee_is_what_ledger_and_kernel_say(ledger: Ledger) -> None:

@@ -1,78 +1,28 @@
 """Processes of the server are killed or stopped in the middle of the chat: what the clients see of it.
 
-When it is a worker: nothing. Its clients are carried on with by others, byte for byte. When it is main, the sequencer
-or the fork server: the server ends. Nothing is left behind, whoever dies.
+When it is a worker, the sequencer or the fork server: nothing. Its clients are carried on with by others, byte for
+byte, and another sequencer goes on with the same log. When it is main: all goes. Nothing is left behind, whoever dies.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import psutil
 import pytest
-from server import Chatter, Server, eventually, running_server
-
-from mpchat.server import kernel
-
-WELCOME = "* Welcome to mpchat. What is your name?"
-survivable = pytest.mark.skipif(not kernel.AVAILABLE, reason="here the clients of a dead worker are disconnected")
-
-
-def by_worker(server: Server, chatters: Sequence[Chatter]) -> dict[psutil.Process, Chatter]:
-    """The chatters by the workers that have them: one each."""
-    found = {server.worker_of(chatter): chatter for chatter in chatters}
-    assert len(found) == len(chatters)
-    return found
-
-
-def kill_worker_of(server: Server, chatter: Chatter) -> None:
-    """Kill the worker that has this client, and wait until another has it."""
-    worker = server.worker_of(chatter)
-    worker.kill()
-    eventually(lambda: server.worker_of(chatter) != worker, "another worker has the client")
-
-
-@contextmanager
-def suspended(process: psutil.Process) -> Iterator[None]:
-    process.suspend()
-    eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
-    yield
-    with suppress(psutil.NoSuchProcess):  # killed
-        process.resume()
-
-
-def wait_arrived(server: Server, chatter: Chatter, unread: int = 0) -> None:
-    """Wait until all that the client has sent has arrived, and all but `unread` bytes of it are taken by the worker."""
-    ports = (f":{chatter.local_port:04X}", f":{server.port:04X}")
-
-    def queues() -> dict[str, int]:
-        """Bytes that wait to be acknowledged (client) and to be read (server), as proc(5) tells of /proc/net/tcp."""
-        found = {}
-        for line in Path("/proc/net/tcp").read_text().splitlines():
-            fields = line.split()
-            if fields[1].endswith(ports[0]) and fields[2].endswith(ports[1]):
-                found["unacked"] = int(fields[4].split(":")[0], 16)
-            elif fields[1].endswith(ports[1]) and fields[2].endswith(ports[0]):
-                found["unread"] = int(fields[4].split(":")[1], 16)
-        return found
-
-    eventually(lambda: queues() == {"unacked": 0, "unread": unread}, "the worker has what the client sent")
-
-
-def wait_for_members(chatter: Chatter, *names: str) -> None:
-    """Wait until these are the members of the lobby, as this client's worker sees it."""
-    wanted = f"* {len(names)} in #lobby: {', '.join(names)}"
-    # What comes first may be a notice; the answer is then found the next time.
-    eventually(lambda: chatter.ask("/who #lobby", "* ") == wanted, wanted)
-
-
-def expect_next(chatter: Chatter, *lines: str) -> None:
-    """Wait for the last of these lines, and see that just these have come since the last look."""
-    assert chatter.lines_until(lines[-1]) == [*lines[:-1]]
-
+from server import (
+    WELCOME,
+    by_worker,
+    eventually,
+    expect_next,
+    kill_sequencer,
+    kill_worker_of,
+    running_server,
+    survivable,
+    suspended,
+    wait_arrived,
+    wait_for_members,
+)
 
 # --- a worker: its clients ----------------------------------------------------------------------------------
 
@@ -438,30 +388,105 @@ def test_nothing_stays_when_main_is_killed_while_a_worker_is_stopped() -> None:
 # --- the sequencer and the fork server ----------------------------------------------------------------------
 
 
-def test_without_the_sequencer_the_server_ends() -> None:
+def test_nobody_notices_that_the_sequencer_is_killed() -> None:
+    with running_server("--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        by_worker(server, [alice, bob])
+        alice.expect("* bob joined #lobby")
+        for number in range(300):
+            alice.say(f"a {number}")
+            bob.say(f"b {number}")
+            if number in (100, 200):
+                kill_sequencer(server)
+        expect_next(bob, *(f"alice: a {number}" for number in range(300)))
+        expect_next(alice, *(f"bob: b {number}" for number in range(300)))
+        assert server.chat("carol").ask("/who", "* 3 in") == "* 3 in #lobby: alice, bob, carol"
+
+
+def test_what_was_said_before_the_sequencer_was_killed_is_history_after() -> None:
     with running_server("--workers", "2") as server:
-        alice = server.chat("alice")
-        server.sequencer().kill()
-        server.expect_exit(1)
-        assert server.stderr[-1] == "mpchat-server: the sequencer has ended, or the fork server; the chat cannot go on"
-        alice.expect_end()
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.say("before")
+        bob.expect("alice: before")
+        kill_sequencer(server)
+        carol = server.chat("carol")
+        assert carol.ask("/history", "* The last") == "* The last 1 line of #lobby:"
+        carol.expect("alice: before")
 
 
-def test_a_sequencer_that_hangs_ends_the_server() -> None:
-    """Nobody would hear anything any more, and nobody would know why."""
+def test_who_signs_on_while_there_is_no_sequencer_is_let_in_afterwards() -> None:
+    with running_server("--workers", "2") as server:
+        sequencer = server.sequencer()
+        with suspended(sequencer):
+            alice = server.connect()
+            alice.say("alice")
+            wait_arrived(server, alice)
+            sequencer.kill()
+        alice.expect_start("* Hello, alice.")
+        assert alice.seen.count(WELCOME) == 1
+
+
+def test_a_sequencer_that_hangs_is_replaced() -> None:
     with running_server("--workers", "2", "--beat-timeout", "1") as server:
-        alice = server.chat("alice")
+        alice, bob = server.chat("alice"), server.chat("bob")
         server.sequencer().suspend()
-        server.expect_exit(1)
-        assert server.stderr[-1] == "mpchat-server: the sequencer has not answered for 1 s; the chat cannot go on"
-        alice.expect_end()
+        alice.say("is anybody there")
+        server.expect_log("the sequencer has not answered for 1 s: killed")
+        bob.expect("alice: is anybody there")
 
 
-def test_without_the_fork_server_the_server_ends() -> None:
-    """Nobody else tells main of the ends of its other processes."""
-    with running_server("--workers", "2") as server:
-        alice = server.chat("alice")
+@survivable
+def test_the_sequencer_and_a_worker_are_killed_at_once() -> None:
+    with running_server("--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        by_worker(server, [alice, bob])
+        alice.expect("* bob joined #lobby")
+        for number in range(5):
+            sequencer, worker = server.sequencer(), server.worker_of(alice)
+            with suspended(sequencer):
+                alice.say(f"a {number}")
+                wait_arrived(server, alice)
+                worker.kill()
+                sequencer.kill()
+            expect_next(bob, f"alice: a {number}")
+            bob.say(f"b {number}")
+            expect_next(alice, f"bob: b {number}")
+            server.expect_log("sequencer started", count=number + 2)
+
+
+@survivable
+def test_who_reads_late_gets_all_though_the_sequencer_died_and_then_its_worker() -> None:
+    """What a slow client is still to be told is made again from the log that both have outlived."""
+    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
+        slow = server.connect(receive_buffer=4096)
+        slow.sign_on("slow")
+        bob = server.chat("bob")
+        slow.expect("* bob joined #lobby")
+        text = "x" * 1000
+        for number in range(3000):
+            bob.say(f"{number} {text}")
+        wait_arrived(server, bob)
+        bob.say("/topic all is said")
+        bob.expect_start("* ")
+        kill_sequencer(server)
+        kill_worker_of(server, slow)
+        bob.say("the end")
+        messages = [line for line in slow.lines_until("bob: the end") if line.startswith("bob: ")]
+        assert messages == [f"bob: {number} {text}" for number in range(3000)]
+
+
+@survivable
+def test_nobody_notices_that_the_fork_server_is_killed() -> None:
+    """Nobody tells main of the ends of its processes any more: all of them are replaced, with another fork server."""
+    with running_server("--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        alice.say("before")
+        expect_next(bob, "alice: before")
+        processes = [server.sequencer(), *server.workers()]
         server.fork_server().kill()
-        server.expect_exit(1)
-        assert server.stderr[-1] == "mpchat-server: the sequencer has ended, or the fork server; the chat cannot go on"
-        alice.expect_end()
+        alice.say("meanwhile")
+        expect_next(bob, "alice: meanwhile")
+        bob.say("after")
+        expect_next(alice, "bob: after")
+        eventually(lambda: not any(each.is_running() for each in processes), "the old processes have ended")

@@ -9,24 +9,23 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.server import ledger as ledger_module
-from mpchat.server.ledger import HEADER, Ledger, Mark, Page, ring_size
+from mpchat.server.ledger import HEADER, Ledger, Mark, Page, Shape, ring_size
 
 DEADLINE = 10.0
 RING = 64
 WORDS = st.integers(0, 2**64 - 1)
-MARKS = st.builds(Mark, WORDS, WORDS)
+MARKS = st.builds(Mark, WORDS, WORDS, st.just(0))
 
 
 @pytest.fixture(scope="module")
 def ledger() -> Iterator[Ledger]:
-    ledger = Ledger(4, 2, RING)
+    ledger = Ledger(Shape(4, 2, RING))
     yield ledger
     ledger.close()
 
@@ -86,7 +85,7 @@ def test_there_is_no_room_when_more_is_to_be_kept_than_the_ring_holds(ledger: Le
 
 
 def test_pages_do_not_touch_each_other(ledger: Ledger) -> None:
-    pages = [ledger.page(number) for number in range(ledger.pages)]
+    pages = [ledger.page(number) for number in range(ledger.shape.pages)]
     for number, page in enumerate(pages):
         page.clear(number)
         page.rebase(number)
@@ -113,52 +112,38 @@ def test_the_ring_is_a_power_of_two_with_room_for_the_longest_wait(max_line: int
 
 
 class Recorder:
-    """Memory that remembers how it looked after each store of a byte or of a slice, and between the bytes of one."""
+    """A header that remembers how it looked after each store of a word."""
 
     def __init__(self) -> None:
-        self.memory = bytearray(HEADER)
-        self.states: list[bytes] = []
+        self.words = [0] * (HEADER // 8)
+        self.states: list[list[int]] = []
 
-    def __getitem__(self, key: Any) -> Any:
-        return self.memory[key]
+    def __getitem__(self, number: int) -> int:
+        return self.words[number]
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        data = bytes([value]) if isinstance(key, int) else bytes(value)
-        first = key if isinstance(key, int) else key.indices(HEADER)[0]
-        for number, byte in enumerate(data):
-            self.memory[first + number] = byte
-            self.states.append(bytes(self.memory))
+    def __setitem__(self, number: int, value: int) -> None:
+        self.words[number] = value
+        self.states.append(list(self.words))
 
 
-class RecordedPack:
-    """`struct.Struct` whose stores go byte by byte."""
+class NoCarry:
+    """For pages of which nothing is carried."""
 
-    def __init__(self, real: Any) -> None:
-        self._real = real
-
-    def pack_into(self, buffer: Any, at: int, *fields: int) -> None:
-        if isinstance(buffer, Recorder):
-            buffer[at : at + self._real.size] = self._real.pack(*fields)
-        else:
-            self._real.pack_into(buffer, at, *fields)
-
-    def unpack_from(self, buffer: Any, at: int) -> Any:
-        return self._real.unpack_from(buffer.memory if isinstance(buffer, Recorder) else buffer, at)
+    def free(self, half: int, size: int) -> None:
+        pass
 
 
 @given(marks=st.lists(MARKS, min_size=2, max_size=5))
 def test_a_mark_is_whole_wherever_its_writer_dies(marks: list[Mark]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger_module, "_MARK", RecordedPack(ledger_module._MARK))
-        recorder: Any = Recorder()
-        page = Page(recorder, memoryview(bytearray(RING)))
-        page.write_mark(marks[0])
-        for before, after in pairwise(marks):
-            recorder.states.clear()
-            page.write_mark(after)
-            assert len(recorder.states) == 17  # two words, and the byte that makes them valid
-            found = [Page(memoryview(bytearray(state)), memoryview(b"")).read_mark() for state in recorder.states]
-            assert found == [before] * 16 + [after]
+    recorder, carry = cast(Any, Recorder()), cast(Any, NoCarry())
+    page = Page(recorder, memoryview(bytearray(RING)), carry)
+    page.write_mark(marks[0])
+    for before, after in pairwise(marks):
+        recorder.states.clear()
+        page.write_mark(after)
+        assert len(recorder.states) == 4  # three words, and the one that makes them valid
+        found = [Page(cast(Any, state), memoryview(b""), carry).read_mark() for state in recorder.states]
+        assert found == [before] * 3 + [after]
 
 
 @given(marks=st.lists(MARKS, min_size=1))
@@ -204,6 +189,60 @@ def test_what_is_known_of_a_dead_workers_client(ledger: Ledger, behind: bool, sw
     assert page.read_mark() == settled
 
 
+def test_a_settled_page_still_has_what_was_carried(ledger: Ledger) -> None:
+    """The worker that it was handed to died before it could carry on."""
+    page = ledger.page(0)
+    page.clear(0)
+    page.release(20, 100, b"unsent")
+    page.settle(30)
+    assert page.read_mark() == Mark(20, 100, 6)
+    assert page.carried() == b"unsent"
+    page.clear(0)
+
+
+# --- the carry ----------------------------------------------------------------------------------------------
+
+
+def taken(ledger: Ledger) -> int:
+    """Bytes of memory that the carry takes."""
+    return os.fstat(ledger.descriptors[1]).st_blocks * 512
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=10_000)), min_size=1, max_size=8))
+def test_what_a_worker_left_unsent_is_there_until_the_next_mark(
+    ledger: Ledger, steps: list[tuple[int, bytes]]
+) -> None:
+    pages = [ledger.page(number) for number in range(4)]
+    for page in pages:
+        page.clear(0)
+    left = dict.fromkeys(range(4), b"")
+    for seq, (number, unsent) in enumerate(steps, 1):
+        pages[number].release(seq, 50_000 + seq, unsent)
+        left[number] = unsent
+        assert pages[number].read_mark() == Mark(seq, 50_000 + seq, len(unsent))
+        assert [page.carried() for page in pages] == list(left.values())
+    for number, page in enumerate(pages):
+        if number % 2:
+            page.write_mark(Mark(100, 60_000))
+        else:
+            page.clear(100)
+        assert page.carried() == b""
+    assert sys.platform != "linux" or not taken(ledger)
+
+
+def test_what_was_carried_before_holds_until_the_new_mark_is_whole(ledger: Ledger) -> None:
+    """The worker dies after it has written what it leaves, and before it has said so."""
+    page = ledger.page(0)
+    page.clear(0)
+    page.release(5, 100, b"the old")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Page, "write_mark", lambda self, mark: None)
+        page.release(6, 200, b"another one")
+    assert page.read_mark() == Mark(5, 100, 7)
+    assert page.carried() == b"the old"
+    page.clear(0)
+
+
 # --- processes ----------------------------------------------------------------------------------------------
 
 
@@ -222,7 +261,7 @@ def write_and_wait(ledger: Ledger, pipe: Pipe[Any, Any]) -> None:
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_what_was_written_outlives_the_writer(method: str) -> None:
     context: Any = multiprocessing.get_context(method)
-    ledger = Ledger(3, 2, RING)
+    ledger = Ledger(Shape(3, 2, RING))
     ours, theirs = context.Pipe()
     process = context.Process(target=write_and_wait, args=(ledger, theirs))
     process.start()
@@ -243,7 +282,7 @@ def test_what_was_written_outlives_the_writer(method: str) -> None:
 
 
 def test_a_page_that_is_still_held_outlives_the_close() -> None:
-    ledger = Ledger(1, 1, RING)
+    ledger = Ledger(Shape(1, 1, RING))
     page = ledger.page(0)
     ledger.close()
     page.write_mark(Mark(1, 2))
@@ -252,10 +291,10 @@ def test_a_page_that_is_still_held_outlives_the_close() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_memory_is_taken_only_where_it_is_written_to() -> None:
-    ledger = Ledger(1000, 1, 1 << 20)
+    ledger = Ledger(Shape(1000, 1, 1 << 20))
     try:
         ledger.page(500).room(0, 0)[:10] = b"0123456789"
-        assert os.fstat(ledger._descriptor).st_blocks * 512 <= 1 << 20
-        assert os.fstat(ledger._descriptor).st_size > 1000 << 20
+        assert os.fstat(ledger.descriptors[0]).st_blocks * 512 <= 1 << 20
+        assert os.fstat(ledger.descriptors[0]).st_size > 1000 << 20
     finally:
         ledger.close()

@@ -55,8 +55,8 @@ class Desk:
         self.log = MemoryLog()
         self.reliefs = 0
         self.failures: list[type[Exception]] = []
-        ours, self._theirs = multiprocessing.Pipe()
-        self.publisher = Publisher(self.loop, LogLink(ours, "log"), self._relieve, self._fail)
+        self.publisher = Publisher(self.loop, self._relieve, self._fail)
+        self.connect()
 
     def add(self, *entries: Entry) -> None:
         self.publisher.add(entries)
@@ -105,12 +105,17 @@ class Desk:
             position = records[-1].last
         return found
 
+    def connect(self) -> None:
+        """There is a sequencer."""
+        ours, self._theirs = multiprocessing.Pipe()
+        self.publisher.connect(LogLink(ours, "log"))
+
     def hang_up(self) -> None:
         """The log's process is gone."""
         self._theirs.close()
 
     def end(self) -> None:
-        self.publisher.close()
+        self.publisher.disconnect()
         self._theirs.close()
 
     def _relieve(self) -> None:
@@ -369,6 +374,52 @@ async def test_a_log_that_fails_is_said_too() -> None:
         tested.add(said(1))
         await tested.refuse(LogError("what it never says"))
         assert tested.failures == [LogError]
+
+
+# --- the next sequencer -------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_what_was_not_answered_is_published_again_and_then_what_follows() -> None:
+    with desk() as tested:
+        tested.add(said(0), said(1))
+        await tested.take_call()
+        tested.add(said(2))
+        tested.hang_up()
+        await turn()
+        assert tested.failures == [LogLost]
+        tested.add(said(3))
+        tested.connect()
+        assert await tested.publish() == [said(0), said(1)]
+        assert await tested.publish() == [said(2), said(3)]
+        assert tested.published() == [said(number) for number in range(4)]
+        assert not tested.asked
+
+
+@on_loop
+async def test_what_comes_while_there_is_no_sequencer_waits_for_the_next() -> None:
+    with desk() as tested:
+        tested.hang_up()
+        await turn()
+        tested.add(said(0))
+        await turn()
+        tested.connect()
+        assert await tested.publish() == [said(0)]
+
+
+@on_loop
+async def test_what_was_refused_is_asked_once_of_the_next_sequencer() -> None:
+    """And not again by the timer that was to ask the last one."""
+    with desk() as tested:
+        tested.add(said(0))
+        await tested.refuse(LogFull("full"))
+        tested.hang_up()
+        tested.publisher.disconnect()
+        tested.connect()
+        assert await tested.publish() == [said(0)]
+        await asyncio.sleep(5 * publisher.RETRY)
+        assert not tested.asked
+        assert tested.published() == [said(0)]
 
 
 # --- whatever happens ---------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from mpchat.bus.contract import LogError, LogLost, Reading, Record, Snapshot
 from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
-from mpchat.lifeline import tie_to_main
+from mpchat.lifeline import Grip, tie_to_main
 
 _METHODS = ("publish", "read", "put_snapshot", "get_snapshot", "ping")
 
@@ -178,6 +178,7 @@ class Sequencer:
 
     def __init__(self, context: BaseContext, journal: Journal | None = None) -> None:
         self._manager = _LogManager(ctx=context)
+        self._grip: Grip | None = None
         self._proxy: LogProxy | None = None
         # Of this Manager only: `register` would be for all. It goes to the new process, and the journal with it.
         self._manager._registry = {
@@ -195,6 +196,7 @@ class Sequencer:
         util.get_temp_dir()
         try:
             self._manager.start(initializer=tie_to_main)
+            self._grip = Grip(self.pid)
             self._proxy = self._make_log("log", bounds)
             return self._proxy
         except LogError:
@@ -227,24 +229,33 @@ class Sequencer:
         """The descriptor that is readable when the process has ended."""
         return int(self._manager._process.sentinel)
 
-    def stop(self) -> None:
+    def kill(self) -> None:
+        """End the process, whatever it is doing; its sentinel says when it has ended."""
+        if self._grip is not None:
+            self._grip.kill()
+
+    def stop(self) -> int | None:
         """End the process; when this returns it is gone, with all it took here, the connections of the proxy that
-        `start` gave included. Harmless when it is gone already. The journal is whole, as after any kill.
+        `start` gave included. Give its exit code (negative: the signal that killed it). Harmless when it is gone
+        already. The journal is whole, as after any kill.
         """
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
             proxy.close()
         process, self._manager._process = self._manager._process, None
         if process is None or process.pid is None:
-            return
+            return None
+        grip = self._grip or Grip(process.pid)
         # What it has answered for is in the journal; it has nothing else to save. The Manager's way, to ask it first,
         # waits for ever for one that hangs.
-        process.kill()
+        grip.end()
         process.join()
+        code: int | None = process.exitcode
         if self._manager.address:  # it had come up
             self._manager.shutdown()
             Path(str(self._manager.address)).unlink(missing_ok=True)
         process.close()
+        return code
 
 
 def _as_reading(result: Any) -> Reading:

@@ -17,11 +17,16 @@ class Admission:
     """The limits on connections. `max_per_address` 0 and addresses in `exempt` networks: any number."""
 
     def __init__(self, max_clients: int, max_per_address: int, exempt: Sequence[str]) -> None:
+        self._clients = 0
+        # Also of those that the limit does not count: it may change.
+        self._by_address: Counter[str] = Counter()
+        self.change(max_clients, max_per_address, exempt)
+
+    def change(self, max_clients: int, max_per_address: int, exempt: Sequence[str]) -> None:
+        """Other limits, for whoever comes from now on; who is in stays."""
         self._max_clients = max_clients
         self._max_per_address = max_per_address
         self._exempt = [ipaddress.ip_network(network) for network in exempt]
-        self._clients = 0
-        self._by_address: Counter[str] = Counter()
 
     @property
     def clients(self) -> int:
@@ -30,23 +35,24 @@ class Admission:
 
     def admit(self, address: str) -> None:
         """A client comes from `address` (as the kernel says it). Raises Refusal when it may not come in."""
-        if self._clients >= self._max_clients:
+        if self.clients >= self._max_clients:
             raise Refusal(Problem.SERVER_FULL, str(self._max_clients))
-        if self._counts(address):
-            key = _address_key(address)
-            if self._by_address[key] >= self._max_per_address:
-                raise Refusal(Problem.ADDRESS_FULL, str(self._max_per_address))
-            self._by_address[key] += 1
+        if self._counts(address) and self._by_address[_address_key(address)] >= self._max_per_address:
+            raise Refusal(Problem.ADDRESS_FULL, str(self._max_per_address))
+        self.restore(address)
+
+    def restore(self, address: str) -> None:
+        """A client that is in already, whatever the limits."""
         self._clients += 1
+        self._by_address[_address_key(address)] += 1
 
     def leave(self, address: str) -> None:
         """A client that was admitted from `address` has gone."""
         self._clients -= 1
-        if self._counts(address):
-            key = _address_key(address)
-            self._by_address[key] -= 1
-            if not self._by_address[key]:
-                del self._by_address[key]
+        key = _address_key(address)
+        self._by_address[key] -= 1
+        if not self._by_address[key]:
+            del self._by_address[key]
 
     def _counts(self, address: str) -> bool:
         if not self._max_per_address:

@@ -1,10 +1,13 @@
-"""Adoption: carrying on the clients of a worker that is gone, byte for byte.
+"""Adoption: carrying on the clients that another worker had, byte for byte.
 
 Nobody kept a book of what each client was sent. What a client is told is a function of the log, so it is made again:
 a second replica, the *shadow*, starts from a snapshot of the log and applies it up to where this worker has come,
 with a fan-out of its own to *tapes* instead of sockets. A tape begins at its client's mark ("what entries up to `seq`
 gave it ends at `position`") and so has everything that the client was to be sent from that position on. The kernel
 says how much of that the dead worker had written; the rest is sent, from the middle of a line if need be.
+
+A worker that gives a client back in good order has written a mark just then, and left in the carry what the client had
+not taken: it is sent first.
 
 Promises: nothing lost, doubled, reordered or torn, in either direction. What cannot be made again, because the log is
 trimmed, ends that one session with a reason. Takes its time in slices of SLICE, so that the worker's other clients
@@ -22,9 +25,10 @@ from mpchat.bus.contract import Log, LogTrimmed, Record
 from mpchat.chat.entries import decode_entries
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
+from mpchat.server import kernel
 from mpchat.server.control import Handed
 from mpchat.server.fanout import Fanout
-from mpchat.server.kernel import Progress, read_progress
+from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Mark, Page
 
 log = logging.getLogger(__name__)
@@ -64,6 +68,7 @@ class Adoptee:
     page: Page
     progress: Progress
     mark: Mark
+    carried: bytes = b""
     tape: _Tape = field(default_factory=_Tape)
 
     @property
@@ -78,8 +83,8 @@ class Adoptee:
     @property
     def output(self) -> bytes | None:
         """What it is still to be sent; None when that does not fit with what was written, which is a fault of ours."""
-        content = self.tape.content
-        written = self.progress.written - self.mark.position
+        content = self.carried + self.tape.content
+        written = self.progress.written - (self.mark.position - len(self.carried))
         return content[written:] if 0 <= written <= len(content) else None
 
     @property
@@ -90,14 +95,24 @@ class Adoptee:
 
 def receive_adoptee(handed: Handed, client: socket.socket, page: Page) -> Adoptee:
     """Look at what the last worker has left of a client. Raises OSError when the kernel does not say."""
-    return Adoptee(handed, client, page, read_progress(client), page.read_mark())
+    mark = page.read_mark()
+    if kernel.AVAILABLE:
+        progress = kernel.read_progress(client)
+    else:
+        # Only who was given back in good order comes here (see the supervisor), and then the page knows it all.
+        progress = Progress(page.received, mark.position - mark.carried, True)
+    return Adoptee(handed, client, page, progress, mark, page.carried())
 
 
 class Adoption:
-    """One shadow for a number of clients. Call `advance` until it says that the shadow is there."""
+    """One shadow for a number of clients. Call `advance` until it says that the shadow is there.
+
+    Both raise LogLost when the sequencer is gone; `advance` goes on where it was when `source` is another way to the
+    same log.
+    """
 
     def __init__(self, source: Log, limits: Limits, adoptees: Iterable[Adoptee]) -> None:
-        self._log = source
+        self.source = source
         self.adoptees: list[Adoptee] = []
         self.lost: list[Adoptee] = []
         """Those whose output cannot be made again."""
@@ -128,7 +143,7 @@ class Adoption:
         """A replica from before all marks; whose mark is older than what the log has is lost."""
         for number, adoptee in enumerate(by_mark):
             try:
-                snapshot = self._log.get_snapshot(adoptee.mark.seq)
+                snapshot = self.source.get_snapshot(adoptee.mark.seq)
             except LogTrimmed:
                 self.lost.append(adoptee)
                 continue
@@ -140,7 +155,7 @@ class Adoption:
     def _read(self) -> None:
         """Take what follows; when the log was trimmed faster than we read it, all who are left are lost."""
         try:
-            self._records.extend(self._log.read(self._position, 0.0).records)
+            self._records.extend(self.source.read(self._position, 0.0).records)
         except LogTrimmed:
             self.lost += self.adoptees
             self.adoptees = []

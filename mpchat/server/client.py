@@ -39,10 +39,6 @@ class Host(Protocol):
     config: Config
     publisher: Publisher
 
-    @property
-    def quiescing(self) -> bool:
-        """Whether clients are not read any more."""
-
     def applied_position(self, sid: SessionId) -> int:
         """How far the log has applied the session's input; 0 while it does not know the session."""
 
@@ -76,7 +72,7 @@ class Client:
 
     __slots__ = (
         "_connection", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output", "_page", "_parting",
-        "_published", "_received", "_throttle", "_timers",
+        "_published", "_quiesced", "_received", "_throttle", "_timers",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
@@ -95,6 +91,7 @@ class Client:
         self._received = self._published = start.input
         self._output = start.output  # of the whole session, with what waits to be sent
         self._next_mark: Mark | None = None
+        self._quiesced = False
         self._input_end: str | None = None  # why nothing more comes, once that is so
         self._parting: str | None = None  # the reason of its end, once that is published
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
@@ -184,8 +181,15 @@ class Client:
 
     def quiesce(self) -> None:
         """Publish all that was received, whatever the rate, and read no more."""
+        self._quiesced = True
         self._connection.pause_reading()
         self.drain()
+
+    def release(self, seq: int) -> None:
+        """Let go of the client: what entries up to `seq` gave it has been handed to `send`, and what it sent and was
+        published has been applied. Its page says all that who has it next needs to know."""
+        self._cancel_timers()
+        self._page.release(seq, self._output, self._connection.release())
 
     def mark(self, seq: int) -> bool:
         """What entries up to `seq` gave the client has been handed to `send`: say so in its page, if it is written.
@@ -220,12 +224,12 @@ class Client:
     def _drain(self) -> None:
         if self._parting is not None:
             return
-        if self._host.publisher.congested and not self._host.quiescing:
+        if self._host.publisher.congested and not self._quiesced:
             self._connection.pause_reading()
             self._host.await_relief(self)
             return
         now = self._host.loop.time()
-        allowance = Throttle.UNLIMITED if self._host.quiescing else self._throttle.allowance(now)
+        allowance = Throttle.UNLIMITED if self._quiesced else self._throttle.allowance(now)
         taken = self._publish(allowance)
         if taken >= allowance:
             self._connection.pause_reading()
@@ -238,7 +242,7 @@ class Client:
     def _publish(self, allowance: int) -> int:
         """Publish at most `allowance` of the messages that are complete; give how many."""
         frames = self._framing.take(allowance)
-        if frames and not self._host.quiescing:
+        if frames and not self._quiesced:
             self._throttle.spend(len(frames))
         entries = self._read(frames)
         if entries:
@@ -263,8 +267,9 @@ class Client:
         return entries
 
     def _await_more(self) -> None:
-        if not self._host.quiescing:
-            self._connection.resume_reading()
+        if self._quiesced:
+            return
+        self._connection.resume_reading()
         if self._framing.deadline is not None:
             self._set_timer(self._wake, self._framing.deadline)
 

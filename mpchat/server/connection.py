@@ -15,8 +15,8 @@ The contract:
 * What a client sent before it broke the connection MUST still be received: a client that closes with output of ours
   unread makes its kernel send a reset, and our next write fails while its last lines wait to be read. So a failing
   write only mutes the connection; a failing or ended read is told (`ended`), and the end comes by `finish` or `abort`.
-* `closed` MUST be called exactly once, last, after `finish` or `abort`. Main keeps a duplicate of the descriptor: the
-  stream is ended by shutdown or reset, not by our close.
+* `closed` MUST be called exactly once, last, after `finish` or `abort`; and never after `release`. Main keeps a
+  duplicate of the descriptor: the stream is ended by shutdown or reset, not by our close.
 
 We watch the socket with `add_reader` and `add_writer` and not through an asyncio transport: a transport cannot give its
 socket away, which a hand-off to another worker needs, and does not say how much of its output the kernel has taken.
@@ -178,6 +178,13 @@ class Connection:
                 pass  # macOS refuses options on a socket that its peer has reset; it is as good as closed.
             self._close()
 
+    def release(self) -> bytes:
+        """Let go of the connection, which goes on without us; give what waits to be sent. Nothing more is told."""
+        unsent = b"".join(self._queue)
+        self._forget()
+        self._socket.close()
+        return unsent
+
     def _readable(self) -> None:
         reset = self._broken
         count = 0
@@ -281,7 +288,7 @@ class Connection:
         self._reading = False
         self._loop.remove_reader(self._socket)
 
-    def _close(self) -> None:
+    def _forget(self) -> None:
         self._phase = _Phase.CLOSED
         if self._timer is not None:
             self._timer.cancel()
@@ -289,6 +296,9 @@ class Connection:
         self._loop.remove_writer(self._socket)
         self._queue.clear()
         self._queued = 0
+
+    def _close(self) -> None:
+        self._forget()
         try:
             # Main has a duplicate, so close() alone would not tell the peer.
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
 from mpchat.errors import MpchatError
+
+T = TypeVar("T")
 
 MESSAGE_MOST = 16 << 10
 
@@ -56,10 +59,45 @@ class HandOff:
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """Whoever had these sessions is dead: say in the log that they ended. Answered with Closed, once it is applied."""
+    """Whoever had these sessions is dead: say in the log that they ended. Answered with Closed, once it is applied.
+
+    Each with the epoch that it would have had with the next worker: nothing of an earlier one counts any more.
+    """
+
+    sessions: tuple[tuple[SessionId, int], ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give these clients back. Answered with Released, when what they have sent has come back from the log."""
 
     sids: tuple[SessionId, ...]
-    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Give all clients back, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """As Quiesce, and then apply no more of the log; answer Paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """After Pause: apply the log up to `seq`, exactly, put a snapshot of it if asked to, then as Retire."""
+
+    seq: int
+    snapshot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """There is a new sequencer, here: read on from it, and publish again what was not answered."""
+
+    address: LogAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +138,33 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """These clients are nobody's now: our descriptors are closed, and their pages of the ledger say the rest. `last`:
+    the Release is done with; who is missing is closed, or about to be."""
+
+    sids: tuple[SessionId, ...]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quiesced:
     """The answer to Quiesce."""
 
 
-ToWorker = HandOff | Bury | Quiesce | Stop
-ToMain = Ready | Beat | Received | Closed | Quiesced
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The answer to Pause: the log is applied up to `seq`."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """The links to the log are broken: where is the sequencer?"""
+
+
+ToWorker = HandOff | Bury | Release | Retire | Pause | Conclude | Reconnect | Quiesce | Stop
+ToMain = Ready | Beat | Received | Closed | Released | Quiesced | Paused | Unlinked
 
 
 class Channel:
@@ -174,7 +233,7 @@ class Channel:
         return any(events & select.POLLOUT for _, events in poll.poll(0))
 
 
-def in_chunks(sids: Sequence[SessionId]) -> Iterator[tuple[SessionId, ...]]:
-    """`sids` in messages' worth."""
-    for start in range(0, len(sids), SIDS_MOST):
-        yield tuple(sids[start : start + SIDS_MOST])
+def in_chunks(items: Sequence[T]) -> Iterator[tuple[T, ...]]:
+    """Session ids, or what is as small, in messages' worth."""
+    for start in range(0, len(items), SIDS_MOST):
+        yield tuple(items[start : start + SIDS_MOST])

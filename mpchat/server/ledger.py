@@ -1,6 +1,6 @@
 """The ledger: shared memory that outlives a worker, with what its successor needs to know of each client.
 
-Owns one *page* per client and one mark per worker:
+Owns one *page* per client, one mark per worker, and the *carry*:
 
 * the **ring**: input that the worker has taken from the kernel, until it is applied. The byte at stream position p is
   at ring[(p - base) % size]; how far it reaches the kernel knows, where it begins the log knows.
@@ -8,89 +8,141 @@ Owns one *page* per client and one mark per worker:
   speaks of is written: the kernel has at least `position` bytes.
 * the worker's **mark for all**: for a client that is not `behind`, its own mark holds up to this entry too. So a
   client to whom nothing is said costs nothing, and one to whom much is said costs a mark per sweep, not per message.
+* the **carry**: output that waited in a worker which gave the client back, byte for byte. The last `carried` bytes
+  before a mark's position are in it. A sparse file, with room for each page to hold as much as it likes.
 
 Promises that a reader after the writer's death finds each mark whole: a mark is written beside the old one, and
-becomes valid by one store of one byte; other fields are single aligned stores of eight bytes. One process writes a
-page at a time: main, then the worker that has the client. Main makes it and hands it down; it is anonymous, so
-nothing is left behind.
+becomes valid by one store; all fields are words of eight bytes, each written by one aligned store. One process writes a
+page at a time: main, then the worker that has the client. Main makes it and hands it down, to the program that takes
+its place too; it is anonymous, so nothing is left behind.
 """
 
 import mmap
 import os
-import struct
 from contextlib import suppress
 from multiprocessing import reduction
 from typing import Any, NamedTuple
 
 from mpchat.sharedmemory import make_memory
 
-HEADER = 64
-_BASE = 0
-_BEHIND = 8
-_VALID = 9
-_MARKS = (16, 32)
-_RECEIVED = 48
-_MARK = struct.Struct("=QQ")
-_WORD = struct.Struct("=Q")
+_WORD = 8
+_BASE, _RECEIVED, _BEHIND, _VALID, *_MARKS = 0, 1, 2, 3, 4, 7
+"""Where the words of a header are, and where its two marks begin, of three words each."""
+HEADER = 10 * _WORD
+
+_CAN_PUNCH = hasattr(mmap, "MADV_REMOVE")
+
+CARRY_STRIDE = 1 << 40
+"""Bytes of the carry's address space for each page: far more than a send queue holds, and a million pages still fit
+into the largest offset there is (2^63)."""
 
 
 class Mark(NamedTuple):
-    """What entries up to `seq` gave the client ends at output position `position`."""
+    """What entries up to `seq` gave the client ends at output position `position`; all but the last `carried` bytes of
+    it are written, and those are in the carry."""
 
     seq: int
     position: int
+    carried: int = 0
+
+
+class Shape(NamedTuple):
+    """What there is room for: `pages` clients, `workers` workers, rings of `ring` bytes (a power of two)."""
+
+    pages: int
+    workers: int
+    ring: int
 
 
 class Ledger:
-    """The shared memory. `pages` clients, `workers` workers, rings of `ring` bytes (a power of two)."""
+    """The shared memory. `descriptors`: those of a ledger of the same shape that is there already."""
 
-    def __init__(self, pages: int, workers: int, ring: int, descriptor: int | None = None) -> None:
-        self.pages = pages
-        self.workers = workers
-        self.ring = ring
-        self._rings_at = _round_up(workers * 8 + pages * HEADER)
-        size = self._rings_at + pages * ring
-        self._descriptor = make_memory(size, "mpchat-ledger") if descriptor is None else descriptor
-        self._map = mmap.mmap(self._descriptor, size)
+    def __init__(self, shape: Shape, descriptors: tuple[int, int] | None = None) -> None:
+        self.shape = shape
+        self._headers_at = shape.workers * _WORD
+        self._rings_at = _round_up(self._headers_at + shape.pages * HEADER)
+        size = self._rings_at + shape.pages * shape.ring
+        self.descriptors = descriptors or (
+            make_memory(size, "mpchat-ledger"),
+            # Sparse. Its whole size, since no part can be mapped that is behind the end; elsewhere it is not mapped.
+            make_memory(shape.pages * CARRY_STRIDE if _CAN_PUNCH else 0, "mpchat-carry"),
+        )
+        self._map = mmap.mmap(self.descriptors[0], size)
         self._view = memoryview(self._map)
+        # Not struct.pack_into: that writes zeros first (s_pack_internal in CPython's Modules/_struct.c), and who is
+        # killed then leaves them. An item of such a view is written by one store (PACK_SINGLE in memoryobject.c).
+        self._sweep_marks = self._view[: self._headers_at].cast("Q")
 
     def page(self, number: int) -> "Page":
         """The page of one client."""
-        header = self.workers * 8 + number * HEADER
-        ring = self._rings_at + number * self.ring
-        return Page(self._view[header : header + HEADER], self._view[ring : ring + self.ring])
+        header = self._headers_at + number * HEADER
+        ring = self._rings_at + number * self.shape.ring
+        carry = _Carry(self.descriptors[1], number * CARRY_STRIDE)
+        return Page(self._view[header : header + HEADER].cast("Q"), self._view[ring : ring + self.shape.ring], carry)
 
     def sweep_mark(self, worker: int) -> int:
         """The entry up to which the worker's clients are known; see above."""
-        return int(_WORD.unpack_from(self._view, worker * 8)[0])
+        return self._sweep_marks[worker]
 
     def set_sweep_mark(self, worker: int, seq: int) -> None:
-        _WORD.pack_into(self._view, worker * 8, seq)
+        self._sweep_marks[worker] = seq
 
     def close(self) -> None:
         """Give the memory back, as far as this process is concerned. Pages that are still held keep it."""
+        self._sweep_marks.release()
         self._view.release()
         with suppress(BufferError):  # the last page gives it back
             self._map.close()
-        os.close(self._descriptor)
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.pages, self.workers, self.ring, reduction.DupFd(self._descriptor))
+        return _rebuild, (self.shape, *map(reduction.DupFd, self.descriptors))
+
+
+class _Carry(NamedTuple):
+    """One page's part of the carry: two halves, one for each of its marks, so that the old one holds until the new one
+    is whole."""
+
+    descriptor: int
+    start: int
+
+    def write(self, half: int, data: bytes) -> None:
+        at = self._at(half)
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self.descriptor, data[written:], at + written)
+
+    def read(self, half: int, size: int) -> bytes:
+        return os.pread(self.descriptor, size, self._at(half))
+
+    def free(self, half: int, size: int) -> None:
+        """Give the memory back, where the system can punch a hole (madvise(2), MADV_REMOVE); elsewhere it stays until
+        the page is carried anew."""
+        if size and _CAN_PUNCH:
+            with mmap.mmap(self.descriptor, _round_up(size), offset=self._at(half)) as part:
+                part.madvise(mmap.MADV_REMOVE)
+
+    def _at(self, half: int) -> int:
+        return self.start + half * (CARRY_STRIDE // 2)
 
 
 class Page:
     """One client's part of the ledger."""
 
-    __slots__ = ("_header", "_ring", "_size")
+    __slots__ = ("_carry", "_header", "_ring", "_size")
 
-    def __init__(self, header: memoryview, ring: memoryview) -> None:
+    def __init__(self, header: memoryview, ring: memoryview, carry: _Carry) -> None:
         self._header = header
         self._ring = ring
         self._size = len(ring)
+        self._carry = carry
 
     def clear(self, seq: int) -> None:
         """A new client has the page; the log had come to `seq` before it came."""
-        self._header[:] = bytes(HEADER)
+        self._carry.free(self._header[_VALID], self.read_mark().carried)
+        for word in range(len(self._header)):
+            self._header[word] = 0
         self.write_mark(Mark(seq, 0))
         self.behind = True
 
@@ -99,8 +151,20 @@ class Page:
         The mark for all of whoever gets it does not speak of it before that one says so."""
         mark = self.read_mark()
         if not self.behind and mark.seq < swept:
+            # All of it is written, so nothing of it is carried any more.
             self.write_mark(Mark(swept, mark.position))
         self.behind = True
+
+    def release(self, seq: int, position: int, unsent: bytes) -> None:
+        """The client's worker gives it back: what entries up to `seq` gave it ends at `position`, the last of which is
+        `unsent`."""
+        self.behind = True
+        self._carry.write(1 - self._header[_VALID], unsent)
+        self.write_mark(Mark(seq, position, len(unsent)))
+
+    def carried(self) -> bytes:
+        """The output that the last worker left unsent."""
+        return self._carry.read(self._header[_VALID], self.read_mark().carried)
 
     # --- input
 
@@ -111,7 +175,7 @@ class Page:
     def rebase(self, position: int) -> None:
         """Nothing is in the ring: let what comes, from `position` on, begin at its start, so that little input touches
         little memory."""
-        _WORD.pack_into(self._header, _BASE, position)
+        self._header[_BASE] = position
 
     def room(self, start: int, end: int) -> memoryview:
         """Where to receive into, behind `end`, while everything from `start` on is to be kept; empty when it is
@@ -129,16 +193,16 @@ class Page:
 
     @property
     def _base(self) -> int:
-        return int(_WORD.unpack_from(self._header, _BASE)[0])
+        return self._header[_BASE]
 
     @property
     def received(self) -> int:
         """How far the worker knew to have received; the kernel may know of more."""
-        return int(_WORD.unpack_from(self._header, _RECEIVED)[0])
+        return self._header[_RECEIVED]
 
     @received.setter
     def received(self, position: int) -> None:
-        _WORD.pack_into(self._header, _RECEIVED, position)
+        self._header[_RECEIVED] = position
 
     # --- output
 
@@ -152,13 +216,16 @@ class Page:
         self._header[_BEHIND] = value
 
     def write_mark(self, mark: Mark) -> None:
-        """The new mark; the old one holds until this one is whole."""
-        other = 1 - self._header[_VALID]
-        _MARK.pack_into(self._header, _MARKS[other], *mark)
-        self._header[_VALID] = other
+        """The new mark; the old one, and what was carried for it, holds until this one is whole."""
+        header, valid = self._header, self._header[_VALID]
+        at = _MARKS[1 - valid]
+        header[at], header[at + 1], header[at + 2] = mark
+        header[_VALID] = 1 - valid
+        self._carry.free(valid, header[_MARKS[valid] + 2])
 
     def read_mark(self) -> Mark:
-        return Mark(*_MARK.unpack_from(self._header, _MARKS[self._header[_VALID]]))
+        at = _MARKS[self._header[_VALID]]
+        return Mark(self._header[at], self._header[at + 1], self._header[at + 2])
 
 
 def ring_size(max_line: int) -> int:
@@ -167,8 +234,8 @@ def ring_size(max_line: int) -> int:
     return max(1 << 14, 1 << (4 * max_line - 1).bit_length())
 
 
-def _rebuild(pages: int, workers: int, ring: int, descriptor: Any) -> Ledger:
-    return Ledger(pages, workers, ring, descriptor.detach())
+def _rebuild(shape: Shape, ledger: Any, carry: Any) -> Ledger:
+    return Ledger(shape, (ledger.detach(), carry.detach()))
 
 
 def _round_up(size: int) -> int:

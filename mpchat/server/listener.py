@@ -52,19 +52,19 @@ class Shortage(Exception):
 class Listener:
     """The listening socket of the server. Raises ListenError when it cannot be had."""
 
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, _, _, _, address = found[0]
-            self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        except (OSError, UnicodeError) as error:
-            raise ListenError(f"cannot listen on {_join(host, port)}: {error}") from error
+    def __init__(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
+        self._socket = inherited or _listen(host, port)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):
                 self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    @classmethod
+    def inherit(cls, descriptor: int) -> "Listener":
+        """The one that the program before this one in the same process had."""
+        return cls("", 0, socket.socket(fileno=descriptor))
 
     @property
     def address(self) -> str:
@@ -96,6 +96,15 @@ class Listener:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        raise ListenError(f"cannot listen on {_join(host, port)}: {error}") from error
 
 
 def _join(host: str, port: int) -> str:

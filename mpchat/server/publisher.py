@@ -3,7 +3,7 @@
 Owns the entries that wait to be published and the one publication under way. Promises: entries reach the log in the
 order of `add`; everything that waits when a publication returns goes into the next one; `add` never waits. What waits
 is bounded by its callers: while `congested`, they stop reading their clients, and `on_relief` is called when they may
-go on.
+go on. When the sequencer is lost, what was not answered is published again over the next link: entries are idempotent.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ _ENTRY_OVERHEAD = 100
 
 
 class Publisher:
-    """The publishing end of one worker. `fail` is called once, with what makes it impossible to go on."""
+    """The publishing end of one worker. `fail` is called with what makes it impossible to go on (LogLost: until
+    `connect`)."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: LogLink,
         on_relief: Callable[[], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self._loop = loop
-        self._link = link
+        self._link: LogLink | None = None
         self._on_relief = on_relief
         self._fail = fail
         self._waiting: deque[tuple[Entry, int]] = deque()
@@ -48,14 +48,33 @@ class Publisher:
         self._under_way: tuple[bytes, int] | None = None
         self._scheduled = False
         self._was_congested = False
-        self._given_up = False
+        self._retry: asyncio.TimerHandle | None = None
         self._added = 0
         self._published = 0
         self._last_seq = 0
         self._applied = 0
         self._barriers: deque[tuple[int, Callable[[], None]]] = deque()
         self._due: deque[tuple[int, Callable[[], None]]] = deque()
-        loop.add_reader(link.fileno(), self._answered)
+
+    def connect(self, link: LogLink) -> None:
+        """Publish from here on over `link`; first of all, again, what was sent over the last one and not answered."""
+        self.disconnect()
+        self._link = link
+        self._loop.add_reader(link.fileno(), self._answered)
+        if self._under_way is not None:
+            self._send()
+        else:
+            self._publish()
+
+    def disconnect(self) -> None:
+        """The link is of no use any more; what is to be published waits for another."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._link is not None:
+            self._loop.remove_reader(self._link.fileno())
+            self._link.close()
+            self._link = None
 
     @property
     def congested(self) -> bool:
@@ -86,13 +105,9 @@ class Publisher:
         self._applied = seq
         self._pass_barriers()
 
-    def close(self) -> None:
-        self._loop.remove_reader(self._link.fileno())
-        self._link.close()
-
     def _publish(self) -> None:
         self._scheduled = False
-        if not self._waiting or self._under_way is not None:
+        if not self._waiting or self._under_way is not None or self._link is None:
             return
         batch: list[Entry] = []
         size = 0
@@ -105,6 +120,8 @@ class Publisher:
         self._send()
 
     def _send(self) -> None:
+        if self._link is None:
+            return
         assert self._under_way is not None
         try:
             self._link.call("publish", *self._under_way)
@@ -112,12 +129,13 @@ class Publisher:
             self._give_up(error)
 
     def _answered(self) -> None:
+        assert self._link is not None
         try:
             first = self._link.receive()
         except LogFull:
-            self._loop.call_later(RETRY, self._send)
+            self._retry = self._loop.call_later(RETRY, self._send)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be published any more
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be published over this link any more
             self._give_up(error)
             return
         assert self._under_way is not None
@@ -132,11 +150,8 @@ class Publisher:
             self._on_relief()
 
     def _give_up(self, error: Exception) -> None:
-        # Once: a retry, or a batch that waited for this round of the loop, finds the same link.
-        if not self._given_up:
-            self._given_up = True
-            self._loop.remove_reader(self._link.fileno())
-            self._fail(error)
+        self.disconnect()
+        self._fail(error)
 
     def _pass_barriers(self) -> None:
         while self._barriers and self._barriers[0][0] <= self._published:

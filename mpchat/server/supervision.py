@@ -1,15 +1,20 @@
-"""The policy of the supervisor: which worker is started, or killed, when. Pure: events and the time in, actions out.
+"""The policy of the supervisor: which worker is started, retired or killed when. Pure: events and the time in, actions
+out.
 
 Instead of reacting to each death it reconciles: `plan(now)` says what is missing between the workers there are and the
 workers there should be.
 
-    VACANT --Start--> BOOTING --ready--> SERVING
+    VACANT --Start--> BOOTING --ready--> SERVING --Retire--> RETIRING --ended--> (no slot)
        ^                 |                  |
-       +---- ended ------+------ ended -----+      Kill: not ready within `boot_timeout`, or no beat for `beat_timeout`
+       +---- ended ------+------ ended -----+      Kill: not ready within `boot_timeout`, no beat for `beat_timeout`,
+                                                         not retired within `retire_timeout`
 
 A worker that served for `settled` seconds before it ended is replaced at once; one that did not is replaced after a
 pause that doubles each time; one that others killed, after the least pause. When no worker becomes ready in `boots`
 rounds of starting all of them, that is a boot loop, and the server gives up.
+
+To `renew`, each worker is *stale* until a fresh one serves beside it: one more than wanted is started, and when it is
+ready a stale one retires, until none is left. So there are never fewer workers than wanted, and each client moves once.
 """
 
 import enum
@@ -18,7 +23,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Times in seconds."""
+    """Times in seconds. `slots`: the most workers at a time, those that retire included."""
 
     beat_timeout: float
     boot_timeout: float = 30.0
@@ -26,6 +31,8 @@ class Policy:
     pause_least: float = 0.1
     pause_most: float = 5.0
     boots: int = 5
+    retire_timeout: float = 10.0
+    slots: int = 512
 
     @property
     def look_every(self) -> float:
@@ -49,19 +56,27 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """Have the worker in this slot give its clients back and end."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Workers do not come up; end the server."""
 
     why: str
 
 
-Action = Start | Kill | GiveUp
+Action = Start | Kill | Retire | GiveUp
 
 
 class _Stage(enum.Enum):
     VACANT = enum.auto()
     BOOTING = enum.auto()
     SERVING = enum.auto()
+    RETIRING = enum.auto()
     KILLED = enum.auto()  # its end is awaited
 
 
@@ -73,6 +88,9 @@ class _Slot:
     beat: float = 0.0
     pause: float = 0.0
     not_before: float = float("-inf")
+    retire_by: float = float("inf")
+    retiring: bool = False  # its end leaves no vacancy
+    stale: bool = False  # a fresh worker is to take its place
 
 
 class Supervision:
@@ -80,13 +98,39 @@ class Supervision:
 
     def __init__(self, workers: int, policy: Policy) -> None:
         self._policy = policy
-        self._slots = [_Slot() for _ in range(workers)]
+        self._wanted = workers
+        self._slots: dict[int, _Slot] = {}
         self._failed_boots = 0
         self._looked_at = float("inf")
+        self._fill()
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be."""
+        return self._wanted
 
     @property
     def all_serving(self) -> bool:
-        return all(slot.stage is _Stage.SERVING for slot in self._slots)
+        """Whether as many as are wanted serve, and none is on its way in or out."""
+        stages = [slot.stage for slot in self._slots.values()]
+        return len(stages) == self._wanted and all(stage is _Stage.SERVING for stage in stages)
+
+    @property
+    def renewing(self) -> bool:
+        return any(slot.stale for slot in self._slots.values())
+
+    def want(self, workers: int) -> None:
+        """So many workers there should be from now on, at least one."""
+        self._wanted = max(1, min(workers, self._policy.slots // 2))
+
+    def change(self, policy: Policy) -> None:
+        """Other times from now on."""
+        self._policy = policy
+
+    def renew(self) -> None:
+        """Every worker there is is to be replaced by a fresh one, one after the other."""
+        for slot in self._slots.values():
+            slot.stale = slot.stage is not _Stage.VACANT and not slot.retiring
 
     def ready(self, number: int, now: float) -> None:
         """The worker has come up."""
@@ -103,12 +147,15 @@ class Supervision:
         """Main runs. If it did not for long (Ctrl-Z, a frozen container), the workers' silence says nothing."""
         looked_at, self._looked_at = self._looked_at, now
         if now - looked_at > 2 * self._policy.look_every:
-            for slot in self._slots:
+            for slot in self._slots.values():
                 slot.beat = slot.started = now
 
     def ended(self, number: int, now: float, killed: bool = False) -> None:
         """The worker's process is gone; `killed` with SIGKILL, which says nothing of what the worker could do."""
         slot, policy = self._slots[number], self._policy
+        if slot.retiring:
+            del self._slots[number]
+            return
         by_others = killed and slot.stage is not _Stage.KILLED
         if slot.served is None and not by_others:
             self._failed_boots += 1
@@ -118,28 +165,57 @@ class Supervision:
             slot.pause = 0.0
         else:
             slot.pause = min(policy.pause_most, max(policy.pause_least, 2 * slot.pause))
-        slot.stage, slot.served, slot.not_before = _Stage.VACANT, None, now + slot.pause
+        slot.stage, slot.served, slot.stale, slot.not_before = _Stage.VACANT, None, False, now + slot.pause
 
     def plan(self, now: float) -> list[Action]:
-        """What is to be done now. A Start or a Kill that was given is taken for done."""
-        if self._failed_boots >= self._policy.boots * len(self._slots):
+        """What is to be done now. An action that was given is taken for done."""
+        if self._failed_boots >= self._policy.boots * self._wanted:
             return [GiveUp(f"{self._failed_boots} workers in a row ended before they were ready")]
+        self._fill()
         actions: list[Action] = []
-        for number, slot in enumerate(self._slots):
+        for number, slot in self._slots.items():
             if now < self._due(slot):
                 continue
             if slot.stage is _Stage.VACANT:
                 slot.stage, slot.started = _Stage.BOOTING, now
                 actions.append(Start(number))
             else:
-                why = "is not ready in time" if slot.stage is _Stage.BOOTING else "does not answer"
+                actions.append(Kill(number, _REASONS[slot.stage]))
                 slot.stage = _Stage.KILLED
-                actions.append(Kill(number, why))
-        return actions
+        return actions + self._retire(now)
 
     def deadline(self) -> float:
         """When `plan` may have something new to say; infinity when only an event can change that."""
-        return min(self._looked_at + self._policy.look_every, *map(self._due, self._slots))
+        return min(self._looked_at + self._policy.look_every, *map(self._due, self._slots.values()), float("inf"))
+
+    def _staying(self) -> dict[int, _Slot]:
+        return {number: slot for number, slot in self._slots.items() if not slot.retiring}
+
+    def _fill(self) -> None:
+        """Have a slot for each worker that is wanted; and one more for who takes the place of a stale one."""
+        staying = self._staying()
+        leaving = len(staying) < len(self._slots)
+        missing = self._wanted + (self.renewing and not leaving) - len(staying)
+        free = (number for number in range(self._policy.slots) if number not in self._slots)
+        for _, number in zip(range(missing), free, strict=False):
+            self._slots[number] = _Slot()
+
+    def _retire(self, now: float) -> list[Action]:
+        """Who is too many: vacancies first, then the stale, then the newest; but none while others still come up."""
+        staying = self._staying()
+        surplus = len(staying) - self._wanted
+        vacant = [number for number, slot in staying.items() if slot.stage is _Stage.VACANT]
+        for number in vacant[:surplus] if surplus > 0 and not self.renewing else []:
+            del self._slots[number], staying[number]
+            surplus -= 1
+        if surplus <= 0 or any(slot.stage is not _Stage.SERVING for slot in staying.values()):
+            return []
+        retired = sorted(staying, key=lambda number: (not staying[number].stale, -number))[:surplus]
+        for number in retired:
+            slot = staying[number]
+            slot.stage, slot.retiring, slot.stale = _Stage.RETIRING, True, False
+            slot.retire_by = now + self._policy.retire_timeout
+        return [Retire(number) for number in retired]
 
     def _due(self, slot: _Slot) -> float:
         if slot.stage is _Stage.VACANT:
@@ -148,7 +224,37 @@ class Supervision:
             return slot.started + self._policy.boot_timeout
         if slot.stage is _Stage.SERVING:
             return slot.beat + self._policy.beat_timeout
+        if slot.stage is _Stage.RETIRING:
+            return min(slot.retire_by, slot.beat + self._policy.beat_timeout)
         return float("inf")
+
+
+_REASONS = {
+    _Stage.BOOTING: "is not ready in time",
+    _Stage.SERVING: "does not answer",
+    _Stage.RETIRING: "does not retire in time",
+}
+
+
+class Restarts:
+    """How often the sequencer may end by itself: `most` times in a row, each less than `settled` seconds after its
+    start. Who is killed by others has done nothing wrong."""
+
+    def __init__(self, settled: float = 5.0, most: int = 5) -> None:
+        self._settled = settled
+        self._most = most
+        self._failures = 0
+        self._started_at = float("-inf")
+
+    def started(self, now: float) -> None:
+        self._started_at = now
+
+    def ended(self, now: float, killed: bool) -> bool:
+        """It is gone; whether it may be started again."""
+        if now - self._started_at >= self._settled:
+            self._failures = 0
+        self._failures += not killed
+        return self._failures < self._most
 
 
 class Pulse:

@@ -4,24 +4,24 @@ Owns an event loop, and on it three things to watch beside the clients: the chan
 reading link to the log. The life of a message, all of it:
 
     Connection._readable -> Client.received -> LineFraming -> read_frames -> Publisher.add ... publish
-    ... read -> Worker._apply -> Replica.apply -> Fanout.deliver ... Fanout.flush -> Client.send -> Connection.send
+    ... read -> Reader._apply -> Replica.apply -> Fanout.deliver ... Fanout.flush -> Client.send -> Connection.send
 
-Promises: entries are applied in the order of the log, each once; a worker that cannot go on (its log lost, or an entry
-that cannot be applied) ends with exit code 1 and leaves the rest to main. Never takes a decision about the chat by
-itself.
+Promises: a worker that cannot go on (an entry that cannot be applied) ends with exit code 1 and leaves the rest to
+main; one whose sequencer is gone keeps its clients and waits for main to say where the next one is. Never takes a
+decision about the chat by itself.
 """
 
 import asyncio
 import logging
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from mpchat.bus.contract import LogError, LogFull, Reading
-from mpchat.bus.manager import LogLink, LogProxy
-from mpchat.chat.entries import Ended, Opened, SessionId, Stopped, decode_entries
+from mpchat.bus.contract import LogError, LogLost
+from mpchat.bus.manager import LogAddress, LogProxy, connect_log
+from mpchat.chat.entries import Ended, Opened, SessionId, Stopped
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
 from mpchat.config import Config
@@ -35,80 +35,74 @@ from mpchat.server.control import (
     Channel,
     ChannelClosed,
     Closed,
+    Conclude,
     HandOff,
+    Pause,
+    Paused,
     Quiesce,
     Quiesced,
     Ready,
     Received,
+    Reconnect,
+    Release,
+    Released,
+    Retire,
     Stop,
     ToMain,
+    Unlinked,
     in_chunks,
 )
 from mpchat.server.fanout import Fanout
 from mpchat.server.ledger import Ledger
 from mpchat.server.logs import start_logging
+from mpchat.server.pace import Pace
 from mpchat.server.publisher import Publisher
+from mpchat.server.reader import Reader
 
 log = logging.getLogger(__name__)
-
-READ_WAIT = 20.0
-"""Seconds that a read waits in the sequencer when nothing comes: how long a dead worker's thread stays there."""
 
 BEATS = 4
 """How many beats fit into the silence after which main takes a worker for hung."""
 
-FLUSH_SOON = 64 << 10
-"""When about so many bytes wait for the flush, it is put off no more. A fraction of the smallest useful send queue."""
-
-SLICE = 0.05
-"""Seconds of applying before the worker looks around: a log full of what is dear to apply may take long, but beats,
-clients and main may not wait for it. FLUSH_SOON ends a slice too, or the answers to one reading could fill the memory.
-"""
-
 SWEEP = 0.2
 """Seconds between two marks in the ledger: how much of the log a successor has to apply again."""
-
-FLUSH_LATEST = 0.05
-"""Seconds that a flush is put off at most, however long the last one took."""
 
 
 class Worker:
     """The process from inside. `run` returns the exit code."""
 
-    def __init__(self, config: Config, channel: Channel, proxy: LogProxy, ledger: Ledger, slot: int) -> None:
-        name = f"worker-{slot}"
+    def __init__(self, config: Config, channel: Channel, address: LogAddress, ledger: Ledger, slot: int) -> None:
         self.config = config
         self.loop = asyncio.new_event_loop()
         self._slot = slot
+        self._name = f"worker-{slot}"
         self._channel = channel
         self._ledger = ledger
-        self._log = proxy
-        self._reading_link: LogLink = proxy.open_link(f"{name} reads")
+        self._log = connect_log(address)
         self._limits = Limits(history=config.history, history_shown=config.sendq // 2)
-        self._replica, self._position = _load_replica(proxy, self._limits)
+        self._replica, position = _load_replica(self._log, self._limits)
         self._fanout = Fanout(self._replica)
-        self.publisher = Publisher(self.loop, proxy.open_link(f"{name} publishes"), self._relieve, self._fail)
+        self._pace = Pace(self.loop, self._fanout)
+        self._reader = Reader(self.loop, self._replica, position, self._fanout, self._see_applied, self._fail)
+        self.publisher = Publisher(self.loop, self._relieve, self._fail)
+        self._connected = False
         self._clients: dict[SessionId, Client] = {}
         self._unrelieved: dict[Client, None] = {}
         self._unapplied: dict[Client, None] = {}
         self._stirred: dict[Client, None] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closed: list[SessionId] = []
-        self._answer: Callable[[], None] = self._read_log
-        self._steps: Iterator[None] = iter(())
-        self._between_records = True  # what is applied is the log up to `_position`, and nothing more
-        self._snapshot_wanted = False
-        self._flush_timer: asyncio.TimerHandle | None = None
-        self._next_flush = 0.0
-        self._adoptions = 0  # under way
+        self._adoptees: list[Adoptee] = []  # theirs is the next adoption
+        self._adoption: Adoption | None = None  # under way
+        self._adopting = False  # a slice of it is scheduled
+        self._coming = 0  # clients that are being adopted
+        self._pausing = False  # main waits for us to pause
+        self._leaving: list[tuple[list[Client], bool]] = []  # to be given back at the end of this record
         self._quiescing = False
+        self._retiring = False
         self._exit_code = 0
 
     # --- what clients ask (client.Host)
-
-    @property
-    def quiescing(self) -> bool:
-        return self._quiescing
 
     def applied_position(self, sid: SessionId) -> int:
         session = self._replica.session(sid)
@@ -128,10 +122,7 @@ class Worker:
         return session is None or bool(session.name)
 
     def over(self, sid: SessionId) -> None:
-        self._fanout.detach(sid)
-        client = self._clients.pop(sid)
-        for waiting in (self._unrelieved, self._unapplied, self._stirred):
-            waiting.pop(client, None)
+        self._forget(self._clients[sid])
         self.publisher.call_when_applied(lambda: self._report_closed(sid))
         self._end_when_empty()
 
@@ -140,31 +131,23 @@ class Worker:
     def run(self) -> int:
         """Serve until main says stop, or goes."""
         self.loop.set_exception_handler(self._fail_by_loop)
-        self._catch_up()
-        self._ledger.set_sweep_mark(self._slot, self._position)
+        link = self._log.open_link(f"{self._name} reads")
+        self._reader.catch_up(link)
+        self._ledger.set_sweep_mark(self._slot, self._reader.position)
+        self._connected = True
+        self._reader.connect(link)
+        self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
         self.loop.add_reader(self._channel.fileno(), self._guarded(self._hear_main))
-        self.loop.add_reader(self._reading_link.fileno(), self._guarded(self._hear_log))
-        self._ask_log()
         self._post(Ready())
         self._beat()
         try:
             self.loop.run_forever()
         finally:
-            self.publisher.close()
-            self._reading_link.close()
+            self.publisher.disconnect()
+            self._reader.disconnect()
             self.loop.close()
             # The channel stays open until the process ends: main takes its end for ours.
         return self._exit_code
-
-    def _catch_up(self) -> None:
-        """Read the log to its end, waiting for the answers: nobody is served yet."""
-        while True:
-            self._reading_link.call("read", self._position, 0.0)
-            reading = self._reading_link.receive_reading()
-            if not reading.records:
-                return
-            for _ in self._apply(reading):
-                pass
 
     def _guarded(self, step: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
@@ -176,7 +159,10 @@ class Worker:
         return run
 
     def _fail(self, error: Exception) -> None:
-        """End this worker; main starts another."""
+        """End this worker, and main starts another; but wait for the next sequencer."""
+        if isinstance(error, LogLost):
+            self._lose_log(error)
+            return
         if isinstance(error, ChannelClosed):
             log.error("main is gone")
         elif isinstance(error, MpchatError):
@@ -197,102 +183,54 @@ class Worker:
 
     # --- the log
 
-    def _ask_log(self) -> None:
-        self._answer = self._read_log
-        self._reading_link.call("read", self._position, READ_WAIT)
+    def _lose_log(self, error: LogLost) -> None:
+        """The sequencer is gone: nothing comes and nothing goes, until main has started another."""
+        if self._connected:
+            self._connected = False
+            log.warning("%s", error)
+            self._post(Unlinked())
+        self._reader.disconnect()
+        self.publisher.disconnect()
 
-    def _hear_log(self) -> None:
-        self._answer()
+    def _reconnect(self, address: LogAddress) -> None:
+        """There is another sequencer, with the same log. Should it be gone as well by now, main will say so."""
+        try:
+            self._log = connect_log(address)
+            self._reader.connect(self._log.open_link(f"{self._name} reads"))
+            self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
+        except LogLost as error:
+            self._connected = True  # as it was thought to be
+            self._lose_log(error)
+            return
+        self._connected = True
+        if self._adoption is not None:
+            self._adoption.source = self._log
+        self._plan_adoption()
 
-    def _read_log(self) -> None:
-        """Take what the log gives."""
-        reading = self._reading_link.receive_reading()
-        self._snapshot_wanted = reading.snapshot_wanted
-        self._steps = self._apply(reading)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Apply a slice of what was read, and let the clients see it; when all is applied, ask for what follows."""
-        if self._apply_slice():
-            self.loop.call_soon(self._guarded(self._go_on))
-        elif self._snapshot_wanted:
-            self._answer = self._snapshot_taken
-            self._reading_link.call("put_snapshot", self._position, self._replica.dump())
-        else:
-            self._ask_log()
-        self.publisher.applied(self._position)
+    def _see_applied(self) -> None:
+        """More of the log has been applied: tell who waits for that, and let the clients see it."""
+        self.publisher.applied(self._reader.position)
         unapplied, self._unapplied = self._unapplied, {}
         for client in unapplied:
             client.drain()
-        self._plan_flush()
+        self._give_back()
+        if self._replica.stopped:
+            self._pace.flush()
+            self._say_goodbye()
+        else:
+            self._pace.plan()
         if self._sweep_timer is None:
             self._sweep_timer = self.loop.call_later(SWEEP, self._guarded(self._sweep))
-
-    def _apply_slice(self) -> bool:
-        """Apply for a while; whether there is more."""
-        until = time.monotonic() + SLICE
-        return any(self._fanout.pending >= FLUSH_SOON or time.monotonic() >= until for _ in self._steps)
-
-    def _snapshot_taken(self) -> None:
-        try:
-            self._reading_link.receive()
-        except LogFull as error:
-            # Nothing is lost by it: the log keeps the one before, and asks somebody again.
-            log.warning("a snapshot was not taken: %s", error)
-        self._ask_log()
-
-    def _apply(self, reading: Reading) -> Iterator[None]:
-        """Apply what was read, entry by entry."""
-        apply, deliver = self._replica.apply, self._fanout.deliver
-        for record in reading.records:
-            entries = decode_entries(record.payload)
-            for number, entry in enumerate(entries, 1):
-                effects = apply(entry, record.time)
-                if effects:
-                    deliver(effects, record.time)
-                self._between_records = number == len(entries)
-                if self._between_records:
-                    self._position = record.last
-                yield
-
-    # --- the flush
-
-    def _plan_flush(self) -> None:
-        """Flush now, or, when fan-out would take more than half of our time, as long after the last as that took.
-
-        The first message after quiet goes out at once; in a flood, flushes become fewer and fuller.
-        """
-        if self._replica.stopped:
-            self._flush()
-            self._say_goodbye()
-        elif self._flush_timer is None and self._fanout.pending:
-            now = time.monotonic()
-            if now >= self._next_flush or self._fanout.pending >= FLUSH_SOON:
-                self._flush()
-            else:
-                self._flush_timer = self.loop.call_later(self._next_flush - now, self._flush_late)
-        elif self._fanout.pending >= FLUSH_SOON and self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_late()
-
-    def _flush_late(self) -> None:
-        self._flush_timer = None
-        self._flush()
-
-    def _flush(self) -> None:
-        start = time.monotonic()
-        self._fanout.flush()
-        end = time.monotonic()
-        self._next_flush = end + min(end - start, FLUSH_LATEST)
 
     def _sweep(self) -> None:
         """Leave in the ledger how far each client's output has come; see there."""
         self._sweep_timer = None
-        if self._between_records:
+        position = self._reader.position
+        if self._reader.between_records:
             if self._fanout.pending:
-                self._flush()
-            self._stirred = {client: None for client in self._stirred if not client.mark(self._position)}
-            self._ledger.set_sweep_mark(self._slot, self._position)
+                self._pace.flush()
+            self._stirred = {client: None for client in self._stirred if not client.mark(position)}
+            self._ledger.set_sweep_mark(self._slot, position)
         if self._stirred:
             self._sweep_timer = self.loop.call_later(SWEEP, self._guarded(self._sweep))
 
@@ -312,10 +250,20 @@ class Worker:
                 self._take_clients(message, descriptors)
             case Bury():
                 self._bury(message)
+            case Release(sids):
+                self._release([self._clients[sid] for sid in sids if sid in self._clients], last=True)
+            case Retire():
+                self._retire()
+            case Pause():
+                self._quiesce(self._pause)
+            case Conclude(seq, snapshot):
+                self._reader.hold(seq, lambda: self._conclude(snapshot))
+            case Reconnect(address):
+                self._reconnect(address)
             case Quiesce():
-                self._quiesce()
-            case Stop():
-                self.publisher.add([Stopped(message.reason)])
+                self._quiesce(lambda: self._post(Quiesced()))
+            case Stop(reason):
+                self.publisher.add([Stopped(reason)])
 
     def _take_clients(self, handoff: HandOff, descriptors: list[int]) -> None:
         adoptees = []
@@ -328,8 +276,7 @@ class Worker:
             else:
                 client = self._attach(Client(self, handed, client_socket, page, Start()))
                 client.open()
-                if self._replica.stopped:
-                    client.finish()
+                self._settle_in(client)
         if adoptees:
             self._adopt(adoptees)
         self._post(Received())
@@ -339,26 +286,59 @@ class Worker:
         self._fanout.attach(client.sid, client)
         return client
 
-    # --- adoption
+    def _settle_in(self, client: Client) -> None:
+        """A client has come to a worker that may be about to end."""
+        if self._replica.stopped:
+            client.finish()
+        elif self._retiring:
+            self._release([client], last=False)
+        elif self._quiescing:
+            client.quiesce()
+
+    def _forget(self, client: Client) -> None:
+        """The client is ours no more."""
+        self._fanout.detach(client.sid)
+        del self._clients[client.sid]
+        for waiting in (self._unrelieved, self._unapplied, self._stirred):
+            waiting.pop(client, None)
+
+    # --- clients that others had
 
     def _adopt(self, adoptees: list[Adoptee]) -> None:
-        """Carry on with the clients of a worker that is gone, once the log says that they are ours."""
-        self._adoptions += 1
+        """Carry on with the clients of another worker, once the log says that they are ours."""
+        self._coming += len(adoptees)
         self.publisher.add([Opened(each.handed.sid, each.handed.address, each.handed.epoch) for each in adoptees])
-        self.publisher.call_when_applied(lambda: self._begin_adoption(adoptees))
+        self.publisher.call_when_applied(partial(self._await_adoption, adoptees))
 
-    def _begin_adoption(self, adoptees: list[Adoptee]) -> None:
-        self._advance_adoption(Adoption(self._log, self._limits, adoptees))
+    def _await_adoption(self, adoptees: list[Adoptee]) -> None:
+        self._adoptees += adoptees
+        self._plan_adoption()
 
-    def _advance_adoption(self, adoption: Adoption) -> None:
-        if self._between_records and adoption.advance(self._position):
-            self._adoptions -= 1
-            for adoptee in adoption.lost:
-                self._lose(adoptee, "too far behind to be carried on")
-            for adoptee in adoption.adoptees:
-                self._carry_on(adoptee)
-        else:
-            self.loop.call_soon(self._guarded(lambda: self._advance_adoption(adoption)))
+    def _plan_adoption(self) -> None:
+        if not self._adopting and (self._adoption is not None or self._adoptees):
+            self._adopting = True
+            self.loop.call_soon(self._guarded(self._advance_adoption))
+
+    def _advance_adoption(self) -> None:
+        """Work for a slice on the adoption that is under way; or begin one, for all who have come meanwhile."""
+        self._adopting = False
+        if self._adoption is None:
+            self._adoption = Adoption(self._log, self._limits, self._adoptees)
+            self._adoptees = []
+        if self._reader.between_records and self._adoption.advance(self._reader.position):
+            adoption, self._adoption = self._adoption, None
+            self._end_adoption(adoption)
+        self._plan_adoption()
+
+    def _end_adoption(self, adoption: Adoption) -> None:
+        self._coming -= len(adoption.lost) + len(adoption.adoptees)
+        for adoptee in adoption.lost:
+            self._lose(adoptee, "too far behind to be carried on")
+        for adoptee in adoption.adoptees:
+            self._carry_on(adoptee)
+        if self._pausing:
+            self._pause()
+        self._end_when_empty()
 
     def _carry_on(self, adoptee: Adoptee) -> None:
         """The shadow has come to where we are: from here on the client is like any other."""
@@ -373,9 +353,10 @@ class Worker:
         client.carry_on(output or b"", adoptee.page.content(applied, adoptee.consumed))
         if not adoptee.progress.writable:
             client.mute(adoptee.progress.reset)
-        if session is None or self._replica.stopped:
+        if session is None:
             client.finish()
-        if not client.mark(self._position):
+        self._settle_in(client)
+        if not client.mark(self._reader.position):
             self.stir(client)
 
     def _lose(self, adoptee: Adoptee, reason: str) -> None:
@@ -383,15 +364,65 @@ class Worker:
         log.error("session %s: %s (mark %s, %s)", sid.hex(), reason, adoptee.mark, adoptee.progress)
         self._attach(Client(self, adoptee.handed, adoptee.socket, adoptee.page, Start())).lose(reason)
 
-    def _bury(self, bury: Bury) -> None:
-        self.publisher.add([Ended(sid, bury.reason) for sid in bury.sids])
-        self.publisher.call_when_applied(lambda: self._report_closed(*bury.sids))
+    # --- clients that others are to have
 
-    def _quiesce(self) -> None:
+    def _release(self, clients: list[Client], last: bool) -> None:
+        """Give these clients back when all that they have sent, and we have read, has come back from the log."""
+        for client in clients:
+            client.quiesce()
+        self.publisher.call_when_applied(partial(self._see_released, clients, last))
+
+    def _see_released(self, clients: list[Client], last: bool) -> None:
+        self._leaving.append((clients, last))
+        # Usually in the middle of hearing from the log; else there may be nothing to hear for long.
+        self.loop.call_soon(self._guarded(self._give_back))
+
+    def _give_back(self) -> None:
+        """Let go of who is to leave, with a mark exactly here."""
+        if not self._leaving or not self._reader.between_records:
+            return
+        self._pace.flush()
+        leaving, self._leaving = self._leaving, []
+        for clients, last in leaving:
+            here = [client for client in clients if client.sid in self._clients]
+            for client in here:
+                client.release(self._reader.position)
+                self._forget(client)
+            chunks = list(in_chunks([client.sid for client in here])) or [()]
+            for number, sids in enumerate(chunks, 1):
+                self._post(Released(sids, last and number == len(chunks)))
+        self._end_when_empty()
+
+    def _retire(self) -> None:
+        self._retiring = True
+        self._release(list(self._clients.values()), last=True)
+
+    def _pause(self) -> None:
+        """All that our clients have sent is applied: apply no more, and say how far that is. But who is being adopted
+        must first be here."""
+        self._pausing = bool(self._coming)
+        if not self._pausing:
+            self._reader.hold(0, lambda: self._post(Paused(self._reader.position)))
+
+    def _conclude(self, snapshot: bool) -> None:
+        """Everybody has come exactly so far: this is the state that goes over to the next program."""
+        if snapshot:
+            self._log.put_snapshot(self._reader.position, self._replica.dump())
+        self._retiring = True
+        self._leaving.append((list(self._clients.values()), True))
+        self._give_back()
+
+    def _bury(self, bury: Bury) -> None:
+        for sid, epoch in bury.sessions:
+            self.publisher.add([Opened(sid, "", epoch), Ended(sid, bury.reason, epoch)])
+        sids = [sid for sid, _ in bury.sessions]
+        self.publisher.call_when_applied(lambda: self._report_closed(*sids))
+
+    def _quiesce(self, then: Callable[[], None]) -> None:
         self._quiescing = True
         for client in list(self._clients.values()):
             client.quiesce()
-        self.publisher.call_when_applied(lambda: self._post(Quiesced()))
+        self.publisher.call_when_applied(then)
 
     def _relieve(self) -> None:
         unrelieved, self._unrelieved = self._unrelieved, {}
@@ -408,6 +439,7 @@ class Worker:
         closed, self._closed = self._closed, []
         for sids in in_chunks(closed):
             self._post(Closed(sids))
+        self._end_when_empty()
 
     def _post(self, message: ToMain) -> None:
         try:
@@ -422,29 +454,35 @@ class Worker:
         self._channel.pump()
         if not self._channel.backlog:
             self.loop.remove_writer(self._channel.fileno())
+            self._end_when_empty()
 
     def _end_when_empty(self) -> None:
-        """After the end of the server was said: when the last client has gone, so do we."""
-        if self._replica.stopped and not self._clients and not self._adoptions:
-            self.loop.call_soon(self.loop.stop)
+        """When there is nothing to do any more, and nothing to come, we end."""
+        ending = self._replica.stopped or self._retiring
+        busy: Iterable[object] = (self._clients, self._coming, self._leaving)
+        if not ending or any(busy):
+            return
+        if self._retiring and (self._closed or self._channel.backlog):
+            return  # main is still to be told
+        self.loop.call_soon(self.loop.stop)
 
 
-def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", proxy: LogProxy, ledger: Ledger) -> None:
+def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", address: LogAddress, ledger: Ledger) -> None:
     """The target of a worker's process. Ends with the worker's exit code."""
     tie_to_main()
     die_with_main()
     start_logging(f"worker-{slot}", config.log_level)
     try:
-        code = Worker(config, Channel(pipe), proxy, ledger, slot).run()
+        code = Worker(config, Channel(pipe), address, ledger, slot).run()
     except (LogError, ChannelClosed) as error:
         log.error("%s: %s", type(error).__name__, error)
         code = 1
     raise SystemExit(code)
 
 
-def _load_replica(proxy: LogProxy, limits: Limits) -> tuple[Replica, int]:
+def _load_replica(source: LogProxy, limits: Limits) -> tuple[Replica, int]:
     """The replica of the latest snapshot, and the entry up to which it has read."""
-    snapshot = proxy.get_snapshot()
+    snapshot = source.get_snapshot()
     if not snapshot.seq:
         return Replica(limits), 0
     return Replica.load(snapshot.blob, limits), snapshot.seq

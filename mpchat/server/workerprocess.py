@@ -8,22 +8,27 @@ goes together in the next. Never reads a client byte.
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
-from mpchat.bus.manager import LogProxy
+from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
 from mpchat.config import Config
+from mpchat.lifeline import Grip
 from mpchat.server.control import (
     HANDOFF_MOST,
+    SIDS_MOST,
     Bury,
     Channel,
     ChannelClosed,
     Closed,
     Handed,
     HandOff,
+    Release,
+    Retire,
     in_chunks,
 )
 from mpchat.server.ledger import Ledger
@@ -43,6 +48,10 @@ class Held(NamedTuple):
     page: int
     epoch: int = 0
 
+    def next(self) -> "Held":
+        """The same, for the next worker."""
+        return self._replace(epoch=self.epoch + 1)
+
     def disconnect(self) -> None:
         """End the connection for everybody who has it, and close our duplicate."""
         with socket.socket(fileno=self.descriptor) as client, suppress(OSError):
@@ -57,20 +66,31 @@ class Held(NamedTuple):
 class WorkerProcess:
     """A worker's process, started when this is made."""
 
-    def __init__(self, context: BaseContext, config: Config, slot: int, proxy: LogProxy, ledger: Ledger) -> None:
+    def __init__(self, context: BaseContext, config: Config, slot: int, address: LogAddress, ledger: Ledger) -> None:
         ours, theirs = context.Pipe(duplex=True)
         self.slot = slot
         self.name = f"worker-{slot}"
+        self.ready = False
+        """Whether it has come up."""
         self.serving = False
+        """Whether it can be given clients."""
         self.quiesced = False
+        self.paused: int | None = None
+        """The entry up to which it has applied the log, once it pauses."""
+        self.concluded_at = 0
+        """The entry at which it was to give everything back and end, if it was."""
+        self.releasing = False
+        self.retiring = False
         self.clients: dict[SessionId, Held] = {}
-        self.burying: dict[SessionId, None] = {}
+        self.burying: dict[SessionId, int] = {}
+        self.handing_off = False
+        """Whether a hand-off is under way."""
         self._to_hand_off: dict[SessionId, Held] = {}
-        self._handing_off = False
         self.process = context.Process(  # type: ignore[attr-defined]
-            target=run_worker, args=(config, slot, theirs, proxy, ledger), name=self.name
+            target=run_worker, args=(config, slot, theirs, address, ledger), name=self.name
         )
         self.process.start()
+        self._grip = Grip(self.process.pid or 0)
         # Or we would never see the end of the stream when the worker dies.
         theirs.close()
         self.channel = Channel(ours)
@@ -86,25 +106,42 @@ class WorkerProcess:
 
     def hand_off(self) -> None:
         """Send what waits, if the last hand-off has been received. Raises ChannelClosed."""
-        if self._handing_off or not self._to_hand_off:
+        if self.handing_off or not self._to_hand_off:
             return
         batch = [(sid, self._to_hand_off.pop(sid)) for sid in list(self._to_hand_off)[:HANDOFF_MOST]]
         self.clients.update(batch)
-        self._handing_off = True
+        self.handing_off = True
         clients = tuple(Handed(sid, held.address, held.page, held.epoch) for sid, held in batch)
         self.channel.post(HandOff(clients), [held.descriptor for _, held in batch])
 
     def received(self) -> None:
         """The worker has taken the last hand-off. Raises ChannelClosed."""
-        self._handing_off = False
+        self.handing_off = False
         self.hand_off()
 
-    def bury(self, sids: Iterable[SessionId], reason: str) -> None:
-        """Have the worker say in the log that these sessions ended. Raises ChannelClosed."""
-        new = dict.fromkeys(sids)
-        self.burying.update(new)
-        for chunk in in_chunks(list(new)):
+    def bury(self, sessions: Mapping[SessionId, int], reason: str) -> None:
+        """Have the worker say in the log that these sessions, each with the epoch it now has, ended. Raises
+        ChannelClosed."""
+        self.burying.update(sessions)
+        for chunk in in_chunks(list(sessions.items())):
             self.channel.post(Bury(chunk, reason))
+
+    def release(self, count: int) -> None:
+        """Have the worker give back so many clients, or about as many. Raises ChannelClosed."""
+        # Those that came last: who has been here for long is in no hurry to move.
+        sids = tuple(islice(reversed(self.clients), min(count, SIDS_MOST)))
+        self.releasing = True
+        self.channel.post(Release(sids))
+
+    def retire(self) -> None:
+        """Have the worker give back all clients, and end. Raises ChannelClosed."""
+        self.serving = False
+        self.retiring = True
+        self.channel.post(Retire())
+
+    def released(self, sids: Iterable[SessionId]) -> dict[SessionId, Held]:
+        """The worker has let go of these clients; they can go to another."""
+        return {sid: self.clients.pop(sid) for sid in sids}
 
     def closed(self, sids: Iterable[SessionId]) -> list[Held]:
         """The worker says that these sessions are over; give the connections among them that were its own."""
@@ -134,14 +171,13 @@ class WorkerProcess:
         return waiting
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
-        # Not process.kill(): that believes a process whose fork server died to be dead too.
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid or 0, 9)
+        """End the process, whatever it is doing; its sentinel says when it has ended."""
+        self._grip.kill()
 
     def reap(self) -> int | None:
-        """Take leave of the ended process; give its exit code (negative: the signal that killed it)."""
-        self.kill()
+        """Take leave of the process, which touches nothing any more when this returns; give its exit code (negative:
+        the signal that killed it)."""
+        self._grip.end()
         self.process.join()
         code: int | None = self.process.exitcode
         self.process.close()

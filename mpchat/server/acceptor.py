@@ -1,0 +1,128 @@
+"""The acceptor: from connections that wait at the listening socket to clients that have a place.
+
+Owns who is in: the counts of `admission`, and which pages of the ledger are free. Promises: whoever is admitted has a
+page until `forget`; whoever is not is told why. Many waiting connections are taken in together. Never reads a byte.
+"""
+
+import logging
+import secrets
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Protocol
+
+from mpchat.chat.entries import SessionId
+from mpchat.chat.problems import Refusal
+from mpchat.config import Config
+from mpchat.server.admission import Admission
+from mpchat.server.ledger import Ledger
+from mpchat.server.listener import Arrival, Listener, Shortage
+from mpchat.server.waitloop import WaitLoop
+from mpchat.server.workerprocess import Held
+from mpchat.wire.line import encode_problem
+
+log = logging.getLogger(__name__)
+
+SHORTAGE_PAUSE = 1.0
+"""Seconds without accepting after the system had no descriptor for another connection."""
+
+
+class Taker(Protocol):
+    """Whom clients are given to."""
+
+    def place(self, sid: SessionId, held: Held) -> None:
+        """This client was admitted."""
+
+    def hand_off(self) -> None:
+        """All that waited have been placed."""
+
+
+class Acceptor:
+    """Takes in whoever is admitted, as long as there is a taker."""
+
+    def __init__(self, loop: WaitLoop, listener: Listener, ledger: Ledger, config: Config) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._ledger = ledger
+        self._free_pages = deque(range(ledger.shape.pages))
+        self._admission = Admission(self._most(config), config.max_per_address, config.exempt)
+        self._taker: Taker | None = None
+        self._not_before: float | None = None
+
+    @property
+    def clients(self) -> int:
+        """How many are in."""
+        return self._admission.clients
+
+    def change(self, config: Config) -> None:
+        """Other limits, for whoever comes from now on."""
+        self._admission.change(self._most(config), config.max_per_address, config.exempt)
+
+    def watch(self, taker: Taker | None, now: float) -> None:
+        """Accept, for this taker; or do not."""
+        self._taker = taker
+        if self._not_before is not None and now >= self._not_before:
+            self._not_before = None
+        if taker is not None and self._not_before is None:
+            self._loop.watch(self._listener, self._accept)
+        else:
+            self._loop.unwatch(self._listener)
+
+    def deadline(self) -> float:
+        """When `watch` may have to be called again though nothing has happened."""
+        return float("inf") if self._not_before is None else self._not_before
+
+    def stop(self) -> None:
+        """Take nobody in any more: who comes is refused by the system."""
+        self._loop.unwatch(self._listener)
+        self._listener.close()
+
+    def restore(self, helds: Iterable[Held]) -> None:
+        """These clients were in before."""
+        taken = set()
+        for held in helds:
+            self._admission.restore(held.address)
+            taken.add(held.page)
+        self._free_pages = deque(page for page in range(self._ledger.shape.pages) if page not in taken)
+
+    def forget(self, held: Held) -> None:
+        """This client is no more."""
+        self._admission.leave(held.address)
+        self._ledger.page(held.page).clear(0)
+        self._free_pages.append(held.page)
+
+    def _most(self, config: Config) -> int:
+        return min(config.max_clients, self._ledger.shape.pages)
+
+    def _accept(self, events: int) -> None:
+        try:
+            arrivals = self._listener.accept()
+        except Shortage as error:
+            log.warning("cannot accept: %s", error)
+            self._not_before = time.monotonic() + SHORTAGE_PAUSE
+            return
+        assert self._taker is not None
+        for arrival in arrivals:
+            self._admit(arrival, self._taker)
+        self._taker.hand_off()
+
+    def _admit(self, arrival: Arrival, taker: Taker) -> None:
+        try:
+            self._admission.admit(arrival.address)
+        except Refusal as refusal:
+            log.warning("%s refused: %s", arrival.address, refusal.problem.name.lower())
+            turn_away(arrival.socket, refusal)
+            return
+        # 128 random bits: unique without asking anybody, and no name that is ever used again.
+        held = Held(arrival.socket.detach(), arrival.address, self._free_pages.popleft())
+        taker.place(secrets.token_bytes(16), held)
+
+
+def turn_away(client: socket.socket, refusal: Refusal) -> None:
+    """Say why to somebody who cannot come in, as far as that needs no waiting."""
+    with client, suppress(OSError):
+        client.setblocking(False)
+        client.send(encode_problem(refusal.problem, refusal.about, refusal.more))
+        client.shutdown(socket.SHUT_RDWR)

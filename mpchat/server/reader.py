@@ -1,0 +1,193 @@
+"""The way out of the log: what has come is applied to the replica of one worker, in order, in slices.
+
+Owns the reading link, the replica's place in the log, and the snapshots that the log asks this worker for. Promises:
+entries are applied in the order of the log, each once, with no gap; between two slices the loop can do other things;
+when the sequencer is lost, what was read is applied, and reading goes on from there as soon as there is another link to
+the same log. Never decides what comes of an entry, and never sends anything.
+
+    IDLE --connect--> ASKING --answer--> APPLYING --all applied--> ASKING (or SNAPSHOT first, when asked for one)
+      ^                  |                   |
+      +---- lost --------+     holding at an entry: nothing more is applied, and `on_held` is told
+"""
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from mpchat.bus.contract import LogFull, LogLost, Reading
+from mpchat.bus.manager import LogLink
+from mpchat.chat.entries import decode_entries
+from mpchat.chat.events import Effect
+from mpchat.chat.replica import Replica
+from mpchat.server.fanout import Fanout
+
+log = logging.getLogger(__name__)
+
+READ_WAIT = 20.0
+"""Seconds that a read waits in the sequencer when nothing comes: how long a dead worker's thread stays there."""
+
+FLUSH_SOON = 64 << 10
+"""When about so many bytes wait for the flush, a slice ends, or the answers to one reading could fill the memory. A
+fraction of the smallest useful send queue."""
+
+SLICE = 0.05
+"""Seconds of applying before the worker looks around: a log full of what is dear to apply may take long, but beats,
+clients and main may not wait for it."""
+
+
+class _Stage(enum.Enum):
+    IDLE = enum.auto()
+    ASKING = enum.auto()
+    SNAPSHOT = enum.auto()
+    APPLYING = enum.auto()
+
+
+class Reader:
+    """The reading end of one worker. `on_applied` is called after each slice, `fail` with what makes it impossible to
+    go on (LogLost: until `connect`)."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        replica: Replica,
+        position: int,
+        fanout: Fanout,
+        on_applied: Callable[[], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self.position = position
+        """The entry up to which records were applied whole."""
+        self.between_records = True
+        """Whether what is applied is the log up to `position`, and nothing more."""
+        self._loop = loop
+        self._replica = replica
+        self._fanout = fanout
+        self._on_applied = on_applied
+        self._fail = fail
+        self._link: LogLink | None = None
+        self._stage = _Stage.IDLE
+        self._steps: Iterator[None] = iter(())
+        self._snapshot_wanted = False
+        self._hold_at: int | None = None
+        self._on_held: Callable[[], None] | None = None
+
+    def connect(self, link: LogLink) -> None:
+        """Read from here on over `link`."""
+        self.disconnect()
+        self._link = link
+        self._loop.add_reader(link.fileno(), self._guarded(self._answered))
+        if self._stage is _Stage.IDLE:
+            self._ask()
+
+    def disconnect(self) -> None:
+        """The link is of no use any more. What was read is still applied."""
+        if self._link is not None:
+            self._loop.remove_reader(self._link.fileno())
+            self._link.close()
+            self._link = None
+        if self._stage is not _Stage.APPLYING:
+            self._stage = _Stage.IDLE
+
+    def catch_up(self, link: LogLink) -> None:
+        """Read the log to its end, waiting for the answers: nobody is served yet. Raises LogLost."""
+        while True:
+            link.call("read", self.position, 0.0)
+            reading = link.receive_reading()
+            if not reading.records:
+                return
+            for _ in self._apply(reading):
+                pass
+
+    def hold(self, seq: int, on_held: Callable[[], None]) -> None:
+        """Apply no entry behind `seq`, which must end a record; call `on_held` when the replica has come so far, or is
+        further already. A `seq` of 0 holds at the end of the record at hand."""
+        self._hold_at, self._on_held = seq, on_held
+        self._check_hold()
+
+    def _ask(self) -> None:
+        if self._link is None or self._holding:
+            self._stage = _Stage.IDLE
+        else:
+            self._stage = _Stage.ASKING
+            self._link.call("read", self.position, READ_WAIT)
+
+    def _answered(self) -> None:
+        assert self._link is not None
+        if self._stage is _Stage.SNAPSHOT:
+            self._receive_snapshot_answer(self._link)
+            self._ask()
+            return
+        reading = self._link.receive_reading()
+        self._snapshot_wanted = reading.snapshot_wanted
+        self._stage = _Stage.APPLYING
+        self._steps = self._apply(reading)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Apply a slice of what was read, and let the clients see it; when all is applied, ask for what follows."""
+        if self._apply_slice():
+            self._loop.call_soon(self._guarded(self._go_on))
+        else:
+            self._finish_reading()
+        self._on_applied()
+        self._check_hold()
+
+    def _finish_reading(self) -> None:
+        if self._snapshot_wanted and self._link is not None:
+            self._stage = _Stage.SNAPSHOT
+            self._link.call("put_snapshot", self.position, self._replica.dump())
+        else:
+            self._ask()
+
+    def _receive_snapshot_answer(self, link: LogLink) -> None:
+        try:
+            link.receive()
+        except LogFull as error:
+            # Nothing is lost by it: the log keeps the one before, and asks somebody again.
+            log.warning("the log did not take a snapshot: %s", error)
+
+    def _apply_slice(self) -> bool:
+        """Apply for a while; whether there is more."""
+        until = time.monotonic() + SLICE
+        return any(self._fanout.pending >= FLUSH_SOON or time.monotonic() >= until for _ in self._steps)
+
+    def _apply(self, reading: Reading) -> Iterator[None]:
+        """Apply what was read, entry by entry."""
+        apply, deliver = self._replica.apply, self._fanout.deliver
+        for record in reading.records:
+            if self._holding:
+                return
+            entries = decode_entries(record.payload)
+            for number, entry in enumerate(entries, 1):
+                effects: list[Effect] = apply(entry, record.time)
+                if effects:
+                    deliver(effects, record.time)
+                self.between_records = number == len(entries)
+                if self.between_records:
+                    self.position = record.last
+                yield
+
+    @property
+    def _holding(self) -> bool:
+        return self._hold_at is not None and self.position >= self._hold_at
+
+    def _check_hold(self) -> None:
+        if self._on_held is not None and self._holding and self.between_records:
+            on_held, self._on_held = self._on_held, None
+            on_held()
+        elif self._stage is _Stage.IDLE and not self._holding:
+            self._ask()
+
+    def _guarded(self, step: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                step()
+            except LogLost as error:
+                self.disconnect()
+                self._fail(error)
+            except Exception as error:  # noqa: BLE001 - a replica in doubt must not go on; main replaces the worker
+                self._fail(error)
+
+        return run

@@ -1,0 +1,210 @@
+"""Upgrade in place: this program is replaced by the version that is installed now, in the same process.
+
+Owns the trial of that version, and the *handover*: what the old program leaves to the new one. Before anything else the
+new version is tried, as a server of its own on a port of its own: when it does not come up, nothing happens. Then the
+old program stops all workers at the same entry of the log, has a snapshot made of exactly that state, and executes the
+new one: same process, same descriptors, same clients. What clients had not taken yet lies in the ledger's carry.
+
+The handover is plain JSON in memory that no name leads to; `FORMAT` changes with what it means, and the trial is told
+the format, so that a version that cannot read it is never started.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpchat.bus.contract import Snapshot
+from mpchat.chat.entries import VERSION as ENTRIES_VERSION
+from mpchat.chat.entries import SessionId
+from mpchat.chat.replica import SNAPSHOT_VERSION
+from mpchat.errors import ServeError
+from mpchat.server import signals
+from mpchat.server.ledger import Shape
+from mpchat.server.waitloop import WaitLoop
+from mpchat.server.workerprocess import Held
+from mpchat.sharedmemory import make_memory
+
+log = logging.getLogger(__name__)
+
+FORMAT = f"1.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
+"""What the handover, the entries and the snapshots mean: a version that says the same can take over from this one."""
+
+TRIAL_SECONDS = 30.0
+"""How long the new version may take to come up."""
+
+TRIAL_OUTPUT = 4096
+"""Bytes kept of what it says, the last ones."""
+
+REAP_SECONDS = 5.0
+"""How long the helpers of the program before may take to end: they see the ends of their pipes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What one program leaves to the next: the numbers of descriptors, and who they belong to."""
+
+    listener: int
+    shape: Shape
+    ledger: tuple[int, int]
+    snapshot: Snapshot
+    clients: dict[SessionId, Held]
+    workers: int
+    folder: str
+    """Where the old program's helpers had their sockets."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.listener, *self.ledger, *(held.descriptor for held in self.clients.values())]
+
+
+class Trial:
+    """The new version, on trial. `done` is called once: with why it will not do, or with nothing if it came up."""
+
+    def __init__(self, loop: WaitLoop, command: Sequence[str], done: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._done = done
+        self._said: deque[int] = deque(maxlen=TRIAL_OUTPUT)
+        self._process = subprocess.Popen(
+            [*command, "--trial", FORMAT], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self.deadline = time.monotonic() + TRIAL_SECONDS
+        loop.watch(self._output, lambda events: self._read())
+
+    def look(self, now: float) -> None:
+        """End it when it takes too long."""
+        if now >= self.deadline:
+            self._end(f"it was not up within {TRIAL_SECONDS:g} s")
+
+    def close(self) -> None:
+        """End it, and hear no more of it."""
+        self._loop.unwatch(self._output)
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def _read(self) -> None:
+        data = self._output.read(TRIAL_OUTPUT)
+        if data:
+            self._said.extend(data)
+        elif data is not None:
+            # Its output ends when it does, or so soon before that waiting is no matter.
+            code = self._process.wait()
+            last = bytes(self._said).decode(errors="replace").strip().rpartition("\n")[2]
+            self._end(f"it ended with {code}: {last}" if code else "")
+
+    def _end(self, trouble: str) -> None:
+        self.close()
+        self._done(trouble)
+
+
+def current_command() -> list[str]:
+    """The command that started this program, without what an earlier upgrade put behind it."""
+    words = [sys.executable, *sys.orig_argv[1:]]
+    if "--inherit" in words:
+        del words[words.index("--inherit") :]
+    return words
+
+
+def execute(handover: Handover, command: Sequence[str]) -> None:
+    """Become the new program. Returns only when that fails, and then says why in the log."""
+    signals.block()
+    descriptor = make_memory(0, "mpchat-handover")
+    snapshot = make_memory(0, "mpchat-snapshot")
+    _write(snapshot, handover.snapshot.blob)
+    _write(descriptor, json.dumps(_pack(handover, snapshot)).encode())
+    passed = [descriptor, snapshot, *handover.descriptors]
+    try:
+        for number in passed:
+            os.set_inheritable(number, True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(command[0], [*command, "--inherit", str(descriptor)])
+    except OSError as error:
+        log.error("the new program cannot be executed: %s", error)
+        for number in passed:
+            os.set_inheritable(number, False)
+        os.close(descriptor)
+        os.close(snapshot)
+
+
+def read_handover(descriptor: int) -> Handover:
+    """What the program before left. Raises ServeError when it cannot be read."""
+    try:
+        packed = json.loads(_read(descriptor))
+        if packed["format"] != FORMAT:
+            raise ServeError(f"the program before left a handover of format {packed['format']}, not of {FORMAT}")
+        handover = _unpack(packed)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ServeError(f"the handover of the program before cannot be read: {error!r}") from error
+    for number in handover.descriptors:
+        os.set_inheritable(number, False)
+    os.close(descriptor)
+    return handover
+
+
+def clear_remains(handover: Handover) -> None:
+    """See the helper processes of the program before off, which are our children, and take away what it could not.
+
+    Their ends of pipes were closed when it became this program (close-on-exec), and so they end by themselves.
+    """
+    shutil.rmtree(handover.folder, ignore_errors=True)
+    deadline = time.monotonic() + REAP_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            time.sleep(0.001)
+    log.warning("a process of the program before does not end")
+
+
+def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "listener": handover.listener,
+        "shape": list(handover.shape),
+        "ledger": list(handover.ledger),
+        "snapshot": snapshot,
+        "seq": handover.snapshot.seq,
+        "clients": [[sid.hex(), *held] for sid, held in handover.clients.items()],
+        "workers": handover.workers,
+        "folder": handover.folder,
+    }
+
+
+def _unpack(packed: dict[str, Any]) -> Handover:
+    ledger, carry = packed["ledger"]
+    blob = _read(packed["snapshot"])
+    os.close(packed["snapshot"])
+    return Handover(
+        listener=packed["listener"],
+        shape=Shape(*packed["shape"]),
+        ledger=(ledger, carry),
+        snapshot=Snapshot(packed["seq"], blob),
+        clients={bytes.fromhex(sid): Held(*fields) for sid, *fields in packed["clients"]},
+        workers=packed["workers"],
+        folder=packed["folder"],
+    )
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+
+
+def _read(descriptor: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read()

@@ -1,0 +1,247 @@
+"""Planned moves: workers are added, retired and replaced while people chat, and nobody notices.
+
+The same hand-over as after a death, but in good order: what a client had not taken yet goes along.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from server import (
+    WELCOME,
+    Chatter,
+    Server,
+    by_worker,
+    eventually,
+    expect_next,
+    running_server,
+    starting_server,
+    suspended,
+    wait_arrived,
+    wait_for_members,
+)
+
+
+def renew(server: Server, workers: int, times: int = 1) -> None:
+    """Have every worker replaced, and wait until all are."""
+    server.process.send_signal(signal.SIGHUP)
+    server.expect_log("has retired", count=workers * times)
+
+
+def loads(server: Server, chatters: list[Chatter]) -> list[int]:
+    """How many of the chatters each worker has."""
+    workers = [server.worker_of(chatter) for chatter in chatters]
+    return sorted(workers.count(worker) for worker in server.workers())
+
+
+def wait_even(server: Server, chatters: list[Chatter], expected: list[int]) -> None:
+    eventually(lambda: loads(server, chatters) == expected, f"the workers have {expected} clients")
+
+
+# --- HUP ----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_notices_that_all_workers_are_replaced() -> None:
+    with running_server("--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        before = by_worker(server, [alice, bob])
+        server.process.send_signal(signal.SIGHUP)
+        for number in range(500):
+            alice.say(f"a {number}")
+            bob.say(f"b {number}")
+        server.expect_log("has retired", count=2)
+        for number in range(500, 510):
+            alice.say(f"a {number}")
+            bob.say(f"b {number}")
+        expect_next(bob, *(f"alice: a {number}" for number in range(510)))
+        expect_next(alice, *(f"bob: b {number}" for number in range(510)))
+        wait_for_members(alice, "alice", "bob")
+        assert not any(worker.is_running() for worker in before)
+        assert len(server.workers()) == 2
+
+
+def test_a_single_worker_is_replaced_too() -> None:
+    with running_server("--workers", "1") as server:
+        alice = server.chat("alice")
+        for times in (1, 2, 3):
+            renew(server, 1, times)
+            assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+
+
+def test_half_a_line_and_who_has_no_name_yet_move_along() -> None:
+    with running_server("--workers", "2", "--segment-timeout", "0") as server:
+        bob, alice, nameless = server.chat("bob"), server.chat("alice"), server.connect()
+        bob.expect("* alice joined #lobby")
+        nameless.expect(WELCOME)
+        alice.send(b"hel")
+        nameless.send(b"car")
+        for chatter in (alice, nameless):
+            wait_arrived(server, chatter)
+        renew(server, 2)
+        alice.send(b"lo\n")
+        expect_next(bob, "alice: hello")
+        nameless.send(b"ol\n")
+        nameless.expect_start("* Hello, carol.")
+        assert nameless.seen.count(WELCOME) == 1
+
+
+def test_who_sends_without_line_ends_goes_on_doing_so() -> None:
+    with running_server("--workers", "2") as server:
+        bob, alice = server.chat("bob"), server.connect()
+        alice.send(b"alice")
+        alice.expect_start("* Hello, alice.")
+        bob.expect("* alice joined #lobby")
+        alice.send(b"one")
+        expect_next(bob, "alice: one")
+        renew(server, 2)
+        alice.send(b"two")
+        expect_next(bob, "alice: two")
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_what_a_client_has_not_taken_yet_moves_along(rounds: int) -> None:
+    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
+        slow = server.connect(receive_buffer=4096)
+        slow.sign_on("slow")
+        bob = server.chat("bob")
+        slow.expect("* bob joined #lobby")
+        text = "x" * 1000
+        expected = []
+        for part in range(rounds):
+            for number in range(3000):
+                bob.say(f"{part} {number} {text}")
+                expected.append(f"bob: {part} {number} {text}")
+            wait_arrived(server, bob)
+            renew(server, 2, part + 1)
+        bob.say("the end")
+        messages = [line for line in slow.lines_until("bob: the end") if line.startswith("bob: ")]
+        assert messages == expected
+
+
+def test_what_moved_along_is_there_when_the_next_worker_is_killed() -> None:
+    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
+        slow = server.connect(receive_buffer=4096)
+        slow.sign_on("slow")
+        bob = server.chat("bob")
+        slow.expect("* bob joined #lobby")
+        text = "x" * 1000
+        for number in range(3000):
+            bob.say(f"{number} {text}")
+        wait_arrived(server, bob)
+        renew(server, 2)
+        bob.say("meanwhile")
+        bob.ask("/topic all is said", "* ")
+        server.worker_of(slow).kill()
+        bob.say("the end")
+        messages = [line for line in slow.lines_until("bob: the end") if line.startswith("bob: ")]
+        assert messages == [*(f"bob: {number} {text}" for number in range(3000)), "bob: meanwhile"]
+
+
+def test_what_can_be_changed_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text('max_clients = 10\nworkers = 1\nlog_level = "info"\nhistory = 100\n')
+    with running_server("--config", str(file)) as server:
+        alice = server.chat("alice")
+        file.write_text('max_clients = 1\nworkers = 2\nlog_level = "debug"\nhistory = 7\n')
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("cannot be changed while the server runs: history")
+        server.expect_log("has retired")
+        eventually(lambda: len(server.workers()) == 2, "there are two workers")
+        server.connect().expect_start("! The server is full: 1 clients.")
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+
+
+def test_a_file_that_is_no_good_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text("workers = 1\n")
+    with running_server("--config", str(file)) as server:
+        before = server.workers()
+        file.write_text("workers = 0\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("nothing is changed: workers = 0")
+        alice = server.chat("alice")
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+        assert server.workers() == before
+
+
+def test_told_to_stop_in_the_middle_it_stops() -> None:
+    with running_server("--workers", "3") as server:
+        crowd = [server.chat(f"n{number}") for number in range(30)]
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("retires")
+        server.process.terminate()
+        for each in crowd:
+            assert each.expect_end()[-1] == "! The server is stopping."
+        server.close_chatters()
+        server.expect_exit(0)
+
+
+# --- TTIN and TTOU ------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_added_and_gets_its_share() -> None:
+    with running_server("--workers", "1") as server:
+        crowd = [server.chat(f"n{number}") for number in range(12)]
+        server.process.send_signal(signal.SIGTTIN)
+        wait_even(server, crowd, [6, 6])
+        server.process.send_signal(signal.SIGTTIN)
+        wait_even(server, crowd, [4, 4, 4])
+        crowd[0].say("is everybody there")
+        for each in crowd[1:]:
+            each.expect("n0: is everybody there")
+
+
+def test_a_worker_is_retired_and_its_clients_go_to_the_others() -> None:
+    with running_server("--workers", "3") as server:
+        crowd = [server.chat(f"n{number}") for number in range(12)]
+        server.process.send_signal(signal.SIGTTOU)
+        wait_even(server, crowd, [6, 6])
+        for _ in range(3):
+            server.process.send_signal(signal.SIGTTOU)
+        server.expect_log("has retired", count=2)
+        wait_even(server, crowd, [12])  # the last one stays
+        crowd[0].say("is everybody there")
+        for each in crowd[1:]:
+            each.expect("n0: is everybody there")
+
+
+def test_who_retires_too_slowly_is_killed_and_its_clients_are_carried_on_with() -> None:
+    with running_server("--workers", "2", "--drain-timeout", "1", "--beat-timeout", "600") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        newest = next(worker for name, worker in zip("01", server.workers(), strict=True) if name == "1")
+        of_newest, other = (alice, bob) if server.worker_of(alice) == newest else (bob, alice)
+        with suspended(newest):
+            server.process.send_signal(signal.SIGTTOU)
+            server.expect_log("does not retire in time: killed")
+        of_newest.say("still here")
+        other.expect_start(("alice" if of_newest is alice else "bob") + ": still here")
+        assert len(server.workers()) == 1
+
+
+def test_after_a_death_the_load_is_evened_out() -> None:
+    with running_server("--workers", "2") as server:
+        crowd = [server.chat(f"n{number}") for number in range(12)]
+        for _ in range(2):
+            server.worker_of(crowd[0]).kill()
+            wait_even(server, crowd, [6, 6])
+
+
+# --- signals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU])
+def test_a_signal_to_the_whole_group_is_mains_business(number: signal.Signals) -> None:
+    with starting_server("--workers", "2", new_group=True) as server:
+        server.wait_ready()
+        alice = server.chat("alice")
+        helpers = [server.sequencer(), server.fork_server()]
+        os.killpg(server.process.pid, number)
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+        assert all(each.is_running() for each in helpers)
+        server.close_chatters()
+        server.stop()

@@ -1,0 +1,255 @@
+"""The whole program is replaced by another version of itself, in the same process, and nobody notices.
+
+Two versions lie in two folders, and a link says which one is installed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from server import (
+    ROOT,
+    WELCOME,
+    Server,
+    eventually,
+    expect_next,
+    kill_worker_of,
+    running_server,
+    survivable,
+    suspended,
+    wait_arrived,
+    wait_for_members,
+)
+
+COMMAND = (sys.executable, "-P", "-m", "mpchat")
+
+
+class Installation:
+    """Versions of mpchat in folders, one of which is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.path = folder / "installed"
+        self.add("old")
+        self.install("old")
+
+    def add(self, version: str) -> Path:
+        """Another version; give the folder of its package."""
+        package = self._folder / version / "mpchat"
+        shutil.copytree(ROOT / "mpchat", package, ignore=shutil.ignore_patterns("__pycache__"))
+        self.change(package / "__init__.py", '"0.1.0"', f'"{version}"')
+        self.change(package / "wire" / "line.py", "* Bye, {event.name}.", f"* The {version} version says bye.")
+        return package
+
+    def change(self, file: Path, old: str, new: str) -> None:
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    def install(self, version: str) -> None:
+        new = self._folder / "link"
+        new.symlink_to(self._folder / version)
+        new.rename(self.path)
+
+
+@contextmanager
+def running(installation: Installation, *options: str) -> Iterator[Server]:
+    env = {"PYTHONPATH": str(installation.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    with running_server(*options, command=COMMAND, env=env) as server:
+        yield server
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+def upgrade(server: Server, times: int = 1) -> None:
+    server.process.send_signal(signal.SIGUSR2)
+    server.expect_log("the program is replaced: mpchat ready on", count=times)
+
+
+def test_nobody_notices_that_the_program_is_replaced(installation: Installation) -> None:
+    with running(installation, "--workers", "2", "--rate", "0") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        bob.say("/join den")
+        bob.expect("* You are in #den, alone.")
+        before = server.children()
+        installation.add("new")
+        installation.install("new")
+        server.process.send_signal(signal.SIGUSR2)
+        number = 0
+        while not any("is replaced" in line for line in server.stderr):
+            alice.say(f"a {number}")
+            bob.say(f"b {number}")
+            number += 1
+            late = server.chat(f"late{number}")
+            late.say("/quit")
+            late.expect_end()
+        for each in (alice, bob):
+            each.say("the end")
+        of_alice = [line for line in bob.lines_until("#lobby alice: the end") if "alice: " in line]
+        assert of_alice == [f"#lobby alice: a {each}" for each in range(number)]
+        assert bob.ask("/who", "* 1 in") == "* 1 in #den: bob"
+        alice.say("/join den")
+        assert [line for line in alice.lines_until("bob: the end") if line.startswith("bob: ")] == [
+            f"bob: b {each}" for each in range(number)
+        ][-19:]
+        # The new version, in the same process, with the same clients and nothing of the old.
+        alice.say("/quit")
+        assert alice.expect_end()[-1] == "* The new version says bye."
+        eventually(lambda: not any(each.is_running() for each in before), "the old processes have ended")
+        assert len(server.stdout) == 1
+        assert not [child for child in server.children() if child.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_it_can_be_replaced_again_and_again(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        alice = server.chat("alice")
+        descriptors = psutil.Process(server.process.pid).num_fds()
+        for times in (1, 2, 3):
+            version = f"v{times}"
+            installation.add(version)
+            installation.install(version)
+            upgrade(server, times)
+            guest = server.chat("guest")
+            guest.say("/quit")
+            assert guest.expect_end()[-1] == f"* The {version} version says bye."
+            alice.expect("* guest left the chat")
+        eventually(
+            lambda: psutil.Process(server.process.pid).num_fds() <= descriptors, "no descriptor is left over"
+        )
+
+
+def test_half_a_line_who_has_no_name_yet_and_what_was_not_taken_go_over(installation: Installation) -> None:
+    """What waited was put into words by the old version; what is said from then on is by the new one."""
+    options = ("--workers", "2", "--rate", "0", "--sendq", str(16 << 20), "--segment-timeout", "0")
+    with running(installation, *options) as server:
+        slow = server.connect(receive_buffer=4096)
+        slow.sign_on("slow")
+        alice, bob, nameless = server.chat("alice"), server.chat("bob"), server.connect()
+        nameless.expect(WELCOME)
+        text = "x" * 1000
+        for number in range(3000):
+            bob.say(f"{number} {text}")
+        alice.send(b"hel")
+        nameless.send(b"car")
+        for chatter in (alice, bob, nameless):
+            wait_arrived(server, chatter)
+        package = installation.add("new")
+        installation.change(package / "wire" / "line.py", 'else f"{name}: "', 'else f"{name} says: "')
+        installation.install("new")
+        upgrade(server)
+        alice.send(b"lo\n")
+        nameless.send(b"ol\n")
+        nameless.expect_start("* Hello, carol.")
+        assert nameless.seen.count(WELCOME) == 1
+        bob.expect("alice says: hello")
+        lines = slow.lines_until("alice says: hello")
+        assert [line for line in lines if line.startswith("bob")] == [f"bob: {number} {text}" for number in range(3000)]
+
+
+@survivable
+def test_after_it_workers_and_sequencer_can_die(installation: Installation) -> None:
+    with running(installation, "--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        alice.say("before")
+        expect_next(bob, "alice: before")
+        upgrade(server)
+        kill_worker_of(server, bob)
+        alice.say("between")
+        expect_next(bob, "alice: between")
+        server.sequencer().kill()
+        alice.say("after")
+        expect_next(bob, "alice: after")
+        carol = server.chat("carol")
+        assert [line for line in carol.lines_until("alice: after") if line.startswith("alice")] == [
+            "alice: before",
+            "alice: between",
+        ]
+
+
+def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation) -> None:
+    with running(installation, "--workers", "2") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        workers = server.workers()
+        package = installation.add("broken")
+        installation.change(package / "server" / "worker.py", "    tie_to_main()\n", "    raise SystemExit(1)\n")
+        installation.install("broken")
+        server.process.send_signal(signal.SIGUSR2)
+        assert "the workers do not come up" in server.expect_log("no upgrade: the version that is installed now")
+        package = installation.add("missing")
+        (package / "cli.py").write_text('raise ImportError("a part is missing")')
+        installation.install("missing")
+        server.process.send_signal(signal.SIGUSR2)
+        assert "a part is missing" in server.expect_log("no upgrade: the version that is installed now", count=2)
+        alice.say("hello")
+        expect_next(bob, "alice: hello")
+        assert server.workers() == workers
+
+
+def test_a_version_that_means_something_else_by_the_state_is_not_taken(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        alice = server.chat("alice")
+        package = installation.add("other")
+        installation.change(package / "server" / "upgrade.py", 'FORMAT = f"1.', 'FORMAT = f"2.')
+        installation.install("other")
+        server.process.send_signal(signal.SIGUSR2)
+        assert "other reads 2." in server.expect_log("no upgrade")
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+
+
+@survivable
+def test_a_worker_that_hangs_keeps_the_old_program(installation: Installation) -> None:
+    """And its clients are carried on with, as after any death."""
+    with running(installation, "--workers", "2", "--drain-timeout", "1", "--beat-timeout", "600") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        with suspended(server.worker_of(alice)):
+            server.process.send_signal(signal.SIGUSR2)
+            server.expect_log("no upgrade: the workers take too long")
+        alice.say("hello")
+        expect_next(bob, "alice: hello")
+        upgrade(server)
+        bob.say("hello")
+        expect_next(alice, "bob: hello")
+
+
+@survivable
+@pytest.mark.parametrize("victim", ["worker", "sequencer"])
+def test_a_death_in_the_middle_keeps_the_old_program(installation: Installation, victim: str) -> None:
+    with running(installation, "--workers", "2", "--beat-timeout", "600") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.expect("* bob joined #lobby")
+        slow = server.worker_of(alice)
+        with suspended(slow):
+            server.process.send_signal(signal.SIGUSR2)
+            server.expect_log("it takes over")
+            alice.say("hello")
+            (slow if victim == "worker" else server.sequencer()).kill()
+            server.expect_log("no upgrade")
+        expect_next(bob, "alice: hello")
+        wait_for_members(alice, "alice", "bob")
+
+
+def test_told_to_stop_meanwhile_it_stops_afterwards(installation: Installation) -> None:
+    with running(installation, "--workers", "2", "--beat-timeout", "600") as server:
+        alice = server.chat("alice")
+        with suspended(server.workers()[0]):
+            server.process.send_signal(signal.SIGUSR2)
+            server.expect_log("it takes over")
+            server.process.terminate()
+            server.expect_log("stopping, as soon as the program is replaced")
+        assert alice.expect_end()[-1] == "! The server is stopping."
+        server.close_chatters()
+        server.expect_exit(0)

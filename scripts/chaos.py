@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill parts of a running mpchat server under load, and check that no client notices more than a pause.
+"""Kill, replace and move parts of a running mpchat server under load; no client may notice more than a pause.
 
 Owns the clients, the kills, and the check of every byte that every client receives. Starts a server of its own
 (stress_server) and ends it. The check is pure (`RoomCheck`, `Reference`, `Stream`): bytes in, faults out, however
@@ -60,8 +60,9 @@ TEND_S = 0.1
 AROUND_S = 0.1  # what was already on its way arrives this long after the event, before the pause begins
 BOOT_S = 30.0
 SETTLED_S = 1.0  # a worker is stopped at this age: before it is ready, main gives it 30 s
-KINDS = ("worker", "stop")
-LATER = ("sequencer", "hup", "upgrade")
+KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale")
+STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
+DONE = {"reloaded": "hup", "the program is replaced": "upgrade", "workers from now on": "scale"}  # as the log says it
 
 
 # --------------------------------------------------------------------------------------------- lines
@@ -508,37 +509,57 @@ def weigh(descriptors: Sequence[int]) -> list[int]:
 
 
 class Killer:
-    """Does harm to a server's workers. Main's fork server is the parent of all; the sequencer is its first child."""
+    """Does harm to a server, or has it do something hard. Who is who, its log tells."""
 
-    def __init__(self, main: int, kinds: Sequence[str], dice: random.Random) -> None:
+    def __init__(self, server: OwnServer, kinds: Sequence[str], dice: random.Random) -> None:
         self.kills: Counter[str] = Counter(dict.fromkeys(kinds, 0))
+        self.done: Counter[str] = Counter()
+        self._server = server
         self._kinds = kinds
         self._dice = dice
-        parents = [child for child in psutil.Process(main).children() if child.children()]
-        if len(parents) != 1:
-            raise StressError(f"process {main} has {len(parents)} children with children, and not one fork server")
-        self._parent = parents[0]
-        self._sequencer = min(self._parent.children(), key=lambda child: (child.create_time(), child.pid))
+        self._pids: dict[str, int] = {}
 
     def strike(self) -> str | None:
         """Do it once; give the kind, or None when there was nobody to do it to."""
+        self.look()
         kind = self._dice.choice(self._kinds)
         try:
-            workers = [worker for worker in self._parent.children() if worker != self._sequencer]
-            states = {worker: worker.status() for worker in workers}
-            if kind == "stop":
-                # One at a time: main would replace several only after longer and longer pauses.
-                aged = [worker for worker in workers if time.time() - worker.create_time() > SETTLED_S]
-                workers = [] if psutil.STATUS_STOPPED in states.values() else aged
-            workers = [worker for worker in workers if states[worker] != psutil.STATUS_ZOMBIE]
-            if not workers:
-                return None
-            victim = self._dice.choices(workers, weigh([worker.num_fds() for worker in workers]))[0]
-            victim.send_signal(signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+            struck = self._strike_main(kind) if kind in ("hup", "upgrade", "scale") else self._strike_child(kind)
         except psutil.NoSuchProcess:  # it ended just now
             return None
-        self.kills[kind] += 1
-        return kind
+        if struck:
+            self.kills[kind] += 1
+        return kind if struck else None
+
+    def look(self) -> None:
+        """Read what the server has logged meanwhile."""
+        for line in self._server.new_log_lines():
+            started = STARTED.search(line)
+            if started is not None:
+                self._pids[started[1]] = int(started[2])
+            self.done.update(kind for words, kind in DONE.items() if words in line)
+
+    def _strike_main(self, kind: str) -> bool:
+        """The planned moves. While one is under way, main says no to the next, in its log."""
+        numbers = {"hup": [signal.SIGHUP], "upgrade": [signal.SIGUSR2], "scale": [signal.SIGTTIN, signal.SIGTTOU]}
+        psutil.Process(self._server.pid).send_signal(self._dice.choice(numbers[kind]))
+        return True
+
+    def _strike_child(self, kind: str) -> bool:
+        family = {child.pid: child for child in psutil.Process(self._server.pid).children(recursive=True)}
+        parts = {name: family[pid] for name, pid in self._pids.items() if pid in family}
+        victims = [part for name, part in parts.items() if (name == "sequencer") == (kind == "sequencer")]
+        states = {victim: victim.status() for victim in victims}
+        if kind == "stop":
+            # One at a time: main would replace several only after longer and longer pauses.
+            aged = [victim for victim in victims if time.time() - victim.create_time() > SETTLED_S]
+            victims = [] if psutil.STATUS_STOPPED in states.values() else aged
+        victims = [victim for victim in victims if states[victim] != psutil.STATUS_ZOMBIE]
+        if not victims:
+            return False
+        chosen = self._dice.choices(victims, weigh([victim.num_fds() for victim in victims]))[0]
+        chosen.send_signal(signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        return True
 
 
 class Chaos:
@@ -718,8 +739,9 @@ def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         command += f"--beat-timeout {options.beat_timeout}".split()
     with closing(OwnServer(command)) as server:
         address = server.address(time.monotonic() + BOOT_S)
-        chaos = Chaos(options, address, Killer(server.pid, options.kill, random.Random(options.seed)))
+        chaos = Chaos(options, address, Killer(server, options.kill, random.Random(options.seed)))
         chaos.run()
+        chaos.killer.look()
         chaos.faults.merge(server.end())
         return make_report(options, chaos), server.log_tail() if chaos.faults.counts else ""
 
@@ -733,6 +755,7 @@ def make_report(options: argparse.Namespace, chaos: Chaos) -> dict[str, Any]:
         "messages": chaos.messages,
         "deliveries": chaos.lines,
         "kills": dict(chaos.killer.kills),
+        "done": dict(chaos.killer.done),
         "pause_ms": {kind: 1000 * longest for kind, longest in sorted(chaos.pauses.longest.items())},
         "longest_round_ms": 1000 * chaos.longest_round,
         "faults": {
@@ -751,6 +774,7 @@ def format_report(report: dict[str, Any]) -> str:
         ("messages", f"{report['messages']:,}  ({report['messages'] / plan['seconds']:,.0f}/s)"),
         ("deliveries", f"{report['deliveries']:,}  ({report['deliveries'] / plan['seconds']:,.0f}/s)"),
         ("kills", "  ".join(f"{kind} {count:,}" for kind, count in kills.items()) + f"  ({plan['workers']} workers)"),
+        ("completed", "  ".join(f"{kind} {count:,}" for kind, count in report["done"].items()) or "-"),
         ("longest pause", "  ".join(f"{kind} {longest:,.0f} ms" for kind, longest in pauses.items())),
         ("our own delay", f"{report['longest_round_ms']:,.0f} ms at most"),
     ]
@@ -777,8 +801,6 @@ def amount(text: str) -> float:
 def kinds(text: str) -> list[str]:
     chosen = [kind for kind in text.split(",") if kind]
     for kind in chosen:
-        if kind in LATER:
-            raise argparse.ArgumentTypeError(f"{kind}: not yet; there are {', '.join(KINDS)}")
         if kind not in KINDS:
             raise argparse.ArgumentTypeError(f"{kind!r}: there are {', '.join(KINDS)}")
     if not chosen:
@@ -790,7 +812,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill parts of a server under load; check every byte at every client.")
     parser.add_argument("--clients", type=positive, default=200, help="that talk")
     parser.add_argument("--seconds", type=amount, default=60.0, help="that they talk")
-    parser.add_argument("--kill", type=kinds, default=list(KINDS), metavar="KIND,...", help=f"of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--kill", type=kinds, default=list(KINDS), metavar="KIND,...", help=f"or other trouble: {', '.join(KINDS)}"
+    )
     parser.add_argument("--every", type=amount, default=1000.0, metavar="MS", help="between two kills, on average")
     parser.add_argument("--seed", type=int, default=0, help="decides who talks and what is killed")
     parser.add_argument("--workers", type=positive, default=4)

@@ -42,6 +42,7 @@ class OwnServer:
             self._log.close()
             raise StressError(f"the server cannot be started: {error}") from error
         self.pid = self._popen.pid
+        self._log_read = 0  # bytes
         self.ready_s: float | None = None  # from its start to the line that says so
         self.end_s: float | None = None  # from TERM to its end
         self._started = time.monotonic()
@@ -84,9 +85,20 @@ class OwnServer:
             faults.add(Kind.SERVER, f"left process {process.pid} behind")
         return faults
 
+    def new_log_lines(self) -> list[str]:
+        """What the server has logged since the last call, whole lines only."""
+        block = self._read_log(self._log_read)
+        whole = block[: block.rfind(b"\n") + 1]
+        self._log_read += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
     def log_tail(self, lines: int = 20) -> str:
-        self._log.seek(0)
-        return b"\n".join(self._log.read().splitlines()[-lines:]).decode(errors="replace")
+        return b"\n".join(self._read_log(0).splitlines()[-lines:]).decode(errors="replace")
+
+    def _read_log(self, start: int) -> bytes:
+        # Not by seek and read: the server writes where the descriptor that it has from us stands.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), max(0, size - start), start)
 
     def close(self) -> None:
         """Let nothing of it stay behind, however the run went."""

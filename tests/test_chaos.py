@@ -277,14 +277,6 @@ def test_who_has_more_clients_is_hit_more_often() -> None:
 # -------------------------------------------------------------------------------------------- the script
 
 
-@pytest.mark.parametrize("kill", ["sequencer", "worker,hup", "upgrade"])
-def test_what_cannot_be_killed_yet_is_said(kill: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        chaos.parse(["--kill", kill])
-    assert ended.value.code == 2
-    assert "not yet" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

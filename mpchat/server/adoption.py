@@ -38,22 +38,17 @@ SLICE = 0.03
 
 
 class _Tape:
-    """A `fanout.Sink` that keeps what follows the mark."""
+    """A `fanout.Sink` that keeps everything."""
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
-        self._running = False
-
-    def start(self) -> None:
-        self._running = True
 
     @property
     def content(self) -> bytes:
         return b"".join(self._blocks)
 
     def send(self, block: bytes) -> None:
-        if self._running:
-            self._blocks.append(block)
+        self._blocks.append(block)
 
     def finish(self) -> None:
         """The session is over: the live replica says so too."""
@@ -116,13 +111,14 @@ class Adoption:
         self.adoptees: list[Adoptee] = []
         self.lost: list[Adoptee] = []
         """Those whose output cannot be made again."""
+        self.applied = 0
+        """How many entries were applied again so far."""
         self._records: deque[Record] = deque()
         by_mark = sorted(adoptees, key=lambda adoptee: adoptee.mark.seq)
         self._shadow, self._position = self._load_shadow(limits, by_mark)
         self._fanout = Fanout(self._shadow)
         self._starts: dict[int, list[Adoptee]] = {}
         for adoptee in self.adoptees:
-            self._fanout.attach(adoptee.handed.sid, adoptee.tape)
             self._starts.setdefault(adoptee.mark.seq, []).append(adoptee)
         self._start_tapes()
 
@@ -165,13 +161,11 @@ class Adoption:
             effects = self._shadow.apply(entry, record.time)
             if effects:
                 self._fanout.deliver(effects, record.time)
+        self.applied += record.entries
         self._position = record.last
         self._start_tapes()
 
     def _start_tapes(self) -> None:
         """What has come so far was before the mark of these."""
-        starting = self._starts.pop(self._position, None)
-        if starting is not None:
-            self._fanout.flush()
-            for adoptee in starting:
-                adoptee.tape.start()
+        for adoptee in self._starts.pop(self._position, ()):
+            self._fanout.attach(adoptee.handed.sid, adoptee.tape)

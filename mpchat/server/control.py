@@ -52,9 +52,10 @@ class Handed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HandOff:
-    """These clients are yours; as many descriptors come with it. Answered with Received."""
+    """These clients are yours; as many descriptors come with it. Answered with Received. `more` come right behind."""
 
     clients: tuple[Handed, ...]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

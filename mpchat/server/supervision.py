@@ -28,7 +28,7 @@ class Policy:
     beat_timeout: float
     boot_timeout: float = 30.0
     settled: float = 5.0
-    pause_least: float = 0.1
+    pause_least: float = 0.02
     pause_most: float = 5.0
     boots: int = 5
     retire_timeout: float = 10.0

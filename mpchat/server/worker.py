@@ -19,7 +19,7 @@ from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from mpchat.bus.contract import LogError, LogLost
+from mpchat.bus.contract import LogError, LogFull, LogLost
 from mpchat.bus.manager import LogAddress, LogProxy, connect_log
 from mpchat.chat.entries import Ended, Opened, SessionId, Stopped
 from mpchat.chat.replica import Replica
@@ -64,6 +64,13 @@ log = logging.getLogger(__name__)
 BEATS = 4
 """How many beats fit into the silence after which main takes a worker for hung."""
 
+DEAR = 1000
+"""How many entries an adoption must have applied again for a snapshot to be thought of."""
+
+BYTES_AN_ENTRY = 50
+"""How many bytes of a snapshot are made and read in the time that one entry takes to be applied: about 25 ns each way,
+and 5 us."""
+
 SWEEP = 0.2
 """Seconds between two marks in the ledger: how much of the log a successor has to apply again."""
 
@@ -92,6 +99,7 @@ class Worker:
         self._stirred: dict[Client, None] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closed: list[SessionId] = []
+        self._arriving: list[Adoptee] = []  # of a hand-off in several messages
         self._adoptees: list[Adoptee] = []  # theirs is the next adoption
         self._adoption: Adoption | None = None  # under way
         self._adopting = False  # a slice of it is scheduled
@@ -277,8 +285,8 @@ class Worker:
                 client = self._attach(Client(self, handed, client_socket, page, Start()))
                 client.open()
                 self._settle_in(client)
-        if adoptees:
-            self._adopt(adoptees)
+        if adoptees or self._arriving:
+            self._adopt(adoptees, handoff.more)
         self._post(Received())
 
     def _attach(self, client: Client) -> Client:
@@ -304,11 +312,15 @@ class Worker:
 
     # --- clients that others had
 
-    def _adopt(self, adoptees: list[Adoptee]) -> None:
-        """Carry on with the clients of another worker, once the log says that they are ours."""
+    def _adopt(self, adoptees: list[Adoptee], more: bool) -> None:
+        """Carry on with the clients of another worker, once the log says that they are ours; with all that come
+        together, together."""
         self._coming += len(adoptees)
+        self._arriving += adoptees
         self.publisher.add([Opened(each.handed.sid, each.handed.address, each.handed.epoch) for each in adoptees])
-        self.publisher.call_when_applied(partial(self._await_adoption, adoptees))
+        if not more:
+            arrived, self._arriving = self._arriving, []
+            self.publisher.call_when_applied(partial(self._await_adoption, arrived))
 
     def _await_adoption(self, adoptees: list[Adoptee]) -> None:
         self._adoptees += adoptees
@@ -332,6 +344,8 @@ class Worker:
 
     def _end_adoption(self, adoption: Adoption) -> None:
         self._coming -= len(adoption.lost) + len(adoption.adoptees)
+        log.info("carrying on with %d clients; %d entries were applied again", len(adoption.adoptees), adoption.applied)
+        self._save_work(adoption)
         for adoptee in adoption.lost:
             self._lose(adoptee, "too far behind to be carried on")
         for adoptee in adoption.adoptees:
@@ -339,6 +353,16 @@ class Worker:
         if self._pausing:
             self._pause()
         self._end_when_empty()
+
+    def _save_work(self, adoption: Adoption) -> None:
+        """Should we be the next to die, what was applied again just now need not be once more: the clients' marks will
+        be here, and with a snapshot of just here a successor can start from it."""
+        blob = self._replica.dump() if adoption.applied > DEAR else b""
+        if adoption.applied * BYTES_AN_ENTRY > len(blob) > 0:
+            try:
+                self._log.put_snapshot(self._reader.position, blob)
+            except LogFull as error:
+                log.warning("a snapshot was not taken: %s", error)
 
     def _carry_on(self, adoptee: Adoptee) -> None:
         """The shadow has come to where we are: from here on the client is like any other."""

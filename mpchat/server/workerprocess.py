@@ -112,7 +112,7 @@ class WorkerProcess:
         self.clients.update(batch)
         self.handing_off = True
         clients = tuple(Handed(sid, held.address, held.page, held.epoch) for sid, held in batch)
-        self.channel.post(HandOff(clients), [held.descriptor for _, held in batch])
+        self.channel.post(HandOff(clients, more=bool(self._to_hand_off)), [held.descriptor for _, held in batch])
 
     def received(self) -> None:
         """The worker has taken the last hand-off. Raises ChannelClosed."""

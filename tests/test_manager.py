@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import mmap
 import multiprocessing
 import os
 import selectors
@@ -470,7 +469,7 @@ def test_a_sequencer_does_not_go_on_from_a_damaged_journal() -> None:
     files, before = sockets_of_multiprocessing(), Footprint.take()
     journal = Journal.make(journal_size())
     journal.seed(Snapshot(1, b"state"))
-    journal._memory[mmap.PAGESIZE * 3 : mmap.PAGESIZE * 3 + 8] = b"no frame"
+    journal._memory[journal._start : journal._start + 8] = b"no frame"
     sequencer = Sequencer(CONTEXT, journal)
     with pytest.raises(LogError, match="damaged"):
         sequencer.start()

@@ -160,18 +160,18 @@ class Journal:
 
     def append(self, kind: Kind, seq: int, entries: int, time: int, payload: bytes) -> Frame:
         """Write a frame behind the last. Raises LogFull, and then writes none."""
-        frame = Frame(self.head, kind, seq, entries, time, len(payload))
-        end = frame.end
+        head = self._words[_HEAD_AT]
+        end = head + HEADER + len(payload)
         if end > self._ready_to:
             self._get_ready(end)
-        header = _HEADER.pack(kind, seq, entries, time, frame.length)
-        if frame.length <= _JOIN:
-            self._write(frame.position, header + payload)
+        header = _HEADER.pack(kind, seq, entries, time, len(payload))
+        if len(payload) <= _JOIN:
+            self._write(head, header + payload)
         else:
-            self._write(frame.position, header)
-            self._write(frame.position + HEADER, payload)
+            self._write(head, header)
+            self._write(head + HEADER, payload)
         self._words[_HEAD_AT] = end
-        return frame
+        return Frame(head, kind, seq, entries, time, len(payload))
 
     def payload(self, frame: Frame) -> bytes:
         """What was written with this frame, which must be kept still."""

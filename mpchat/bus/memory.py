@@ -19,7 +19,7 @@ has changed: who has made it just goes on, and another reader is asked for one A
 """
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from threading import Condition
 
@@ -103,7 +103,9 @@ class MemoryLog:
             raise LogError(f"a journal of {self._journal.size} bytes is too small for the bounds of the log")
         self._records: deque[Frame] = deque()
         self._snapshots: deque[Frame] = deque()
-        self._fresh: dict[int, bytes] = {}  # payloads, by the position of their frame
+        # Payloads, by the position of their frame. Not a dict: finding the first of one gets slower with every first
+        # one that was taken out of it.
+        self._fresh: OrderedDict[int, bytes] = OrderedDict()
         self._fresh_size = 0
         self._last = 0
         self._time = 0
@@ -193,12 +195,11 @@ class MemoryLog:
         self._last = max(self._last, snapshot.seq)
 
     def _keep_fresh(self, record: Frame, payload: bytes) -> None:
-        if record.length > FRESH:
-            return
         self._fresh[record.position] = payload
-        self._fresh_size += _size(record)
+        self._fresh_size += len(payload) + RECORD_OVERHEAD
         while self._fresh_size > FRESH:
-            self._fresh_size -= len(self._fresh.pop(next(iter(self._fresh)))) + RECORD_OVERHEAD
+            _, oldest = self._fresh.popitem(last=False)
+            self._fresh_size -= len(oldest) + RECORD_OVERHEAD
 
     def _payload(self, record: Frame) -> bytes:
         payload = self._fresh.get(record.position)

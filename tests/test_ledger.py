@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.server.ledger import HEADER, Ledger, Mark, Page, Shape, ring_size
+from mpchat.server.ledger import SMALL, Ledger, Mark, Page, Shape, ring_size
 
 DEADLINE = 10.0
 RING = 64
@@ -43,7 +43,13 @@ def receive(page: Page, start: int, end: int, data: bytes) -> int:
 
 @given(
     origin=st.sampled_from([0, 1, RING - 1, 2**40 + 3]),
-    steps=st.lists(st.tuples(st.sampled_from(["receive", "apply", "rebase"]), st.integers(0, RING + 5)), max_size=60),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["receive", "apply", "rebase", "rebase small"]),
+            st.one_of(st.integers(0, RING + 5), st.integers(SMALL - 5, SMALL + RING + 5)),
+        ),
+        max_size=60,
+    ),
 )
 def test_the_ring_holds_what_is_not_applied(ledger: Ledger, origin: int, steps: list[tuple[str, int]]) -> None:
     page = ledger.page(0)
@@ -51,16 +57,19 @@ def test_the_ring_holds_what_is_not_applied(ledger: Ledger, origin: int, steps: 
     page.rebase(origin)
     stream = bytearray()  # the whole input since `origin`
     applied = 0
+    ring_from = 0  # where the ring begins
     for step, size in steps:
         if step == "receive":
             data = bytes((len(stream) + number) % 251 for number in range(size))
             taken = receive(page, origin + applied, origin + len(stream), data)
-            assert taken > 0 or not size or len(stream) - applied == RING
+            assert taken > 0 or not size or len(stream) - max(applied, ring_from) == RING
             stream += data[:taken]
         elif step == "apply":
             applied = min(len(stream), applied + size)
         elif applied == len(stream):
-            page.rebase(origin + applied)
+            small = step == "rebase small"
+            page.rebase(origin + applied, small)
+            ring_from = applied + small * SMALL
         assert page.content(origin + applied, origin + len(stream)) == stream[applied:]
 
 
@@ -79,9 +88,24 @@ def test_the_room_is_all_that_is_free_up_to_the_end(ledger: Ledger) -> None:
 def test_there_is_no_room_when_more_is_to_be_kept_than_the_ring_holds(ledger: Ledger) -> None:
     """As for a session that is over, whose input nobody has applied up to any position."""
     page = ledger.page(0)
-    for base in range(RING):
-        page.rebase(base)
-        assert [len(page.room(0, end)) for end in range(RING, 4 * RING)] == [0] * (3 * RING)
+    for base in range(1, RING):
+        for small in (False, True):
+            page.rebase(base, small)
+            first = base + small * SMALL
+            assert [len(page.room(0, end)) for end in range(first + RING, first + 4 * RING)] == [0] * (3 * RING)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_who_sends_little_takes_little_memory() -> None:
+    ledger = Ledger(Shape(1000, 2, 1 << 14))
+    try:
+        for number in range(1000):
+            page = ledger.page(number)
+            page.rebase(0, small=True)
+            page.room(0, 0)[:] = b"x" * SMALL
+        assert os.fstat(ledger.descriptors[0]).st_blocks * 512 <= 1000 * 512 + 2 * 4096
+    finally:
+        ledger.close()
 
 
 def test_pages_do_not_touch_each_other(ledger: Ledger) -> None:
@@ -115,7 +139,7 @@ class Recorder:
     """A header that remembers how it looked after each store of a word."""
 
     def __init__(self) -> None:
-        self.words = [0] * (HEADER // 8)
+        self.words = [0] * 10
         self.states: list[list[int]] = []
 
     def __getitem__(self, number: int) -> int:
@@ -136,13 +160,14 @@ class NoCarry:
 @given(marks=st.lists(MARKS, min_size=2, max_size=5))
 def test_a_mark_is_whole_wherever_its_writer_dies(marks: list[Mark]) -> None:
     recorder, carry = cast(Any, Recorder()), cast(Any, NoCarry())
-    page = Page(recorder, memoryview(bytearray(RING)), carry)
+    page = Page(recorder, memoryview(b""), memoryview(bytearray(RING)), carry)
     page.write_mark(marks[0])
     for before, after in pairwise(marks):
         recorder.states.clear()
         page.write_mark(after)
         assert len(recorder.states) == 4  # three words, and the one that makes them valid
-        found = [Page(cast(Any, state), memoryview(b""), carry).read_mark() for state in recorder.states]
+        empty = memoryview(b"")
+        found = [Page(cast(Any, state), empty, empty, carry).read_mark() for state in recorder.states]
         assert found == [before] * 3 + [after]
 
 

@@ -24,7 +24,7 @@ from mpchat.chat.throttle import Throttle
 from mpchat.config import Config
 from mpchat.server.connection import Connection
 from mpchat.server.control import Handed
-from mpchat.server.ledger import Mark, Page
+from mpchat.server.ledger import SMALL, Mark, Page
 from mpchat.server.publisher import Publisher
 from mpchat.wire.framing import Frame, LineFraming, Mode
 from mpchat.wire.line import read_frames
@@ -51,8 +51,8 @@ class Host(Protocol):
     def stir(self, client: "Client") -> None:
         """The client has been sent something: it is due for a mark."""
 
-    def has_name(self, sid: SessionId) -> bool:
-        """Whether the session has signed on, or is over."""
+    def await_name(self, client: "Client") -> None:
+        """Call the client's `expire_sign_on` if it has not signed on in time."""
 
     def over(self, sid: SessionId) -> None:
         """The client's connection is closed."""
@@ -71,8 +71,8 @@ class Client:
     """A `connection.Receiver` and a `fanout.Sink`. Call `open` or `carry_on` first."""
 
     __slots__ = (
-        "_connection", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output", "_page", "_parting",
-        "_published", "_quiesced", "_received", "_throttle", "_timers",
+        "_bulky", "_connection", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output", "_page",
+        "_parting", "_published", "_quiesced", "_received", "_throttle", "_timers",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
@@ -92,10 +92,11 @@ class Client:
         self._output = start.output  # of the whole session, with what waits to be sent
         self._next_mark: Mark | None = None
         self._quiesced = False
+        self._bulky = False  # it sends much at a time
         self._input_end: str | None = None  # why nothing more comes, once that is so
         self._parting: str | None = None  # the reason of its end, once that is published
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        self._set_timer(self._expire_sign_on, now + config.sign_on_timeout)
+        host.await_name(self)
 
     @property
     def sid(self) -> SessionId:
@@ -130,7 +131,7 @@ class Client:
     def room(self) -> memoryview:
         applied = self._host.applied_position(self.sid)
         if applied == self._received:
-            self._page.rebase(applied)
+            self._page.rebase(applied, small=not self._bulky)
         room = self._page.room(applied, self._received)
         if not room:
             self._connection.pause_reading()
@@ -138,6 +139,7 @@ class Client:
         return room
 
     def received(self, data: memoryview) -> None:
+        self._bulky = len(data) >= SMALL
         self._take(data)
 
     def ended(self, reset: bool) -> None:
@@ -178,6 +180,10 @@ class Client:
             self._drain()
         except Exception:  # noqa: BLE001 - see _take()
             self._fail()
+
+    def expire_sign_on(self) -> None:
+        """It has not answered the question for its name in time."""
+        self._part(f"no name within {self._host.config.sign_on_timeout:g} s")
 
     def quiesce(self) -> None:
         """Publish all that was received, whatever the rate, and read no more."""
@@ -282,10 +288,6 @@ class Client:
             self._drain()
         except Exception:  # noqa: BLE001 - see _take()
             self._fail()
-
-    def _expire_sign_on(self) -> None:
-        if not self._host.has_name(self.sid):
-            self._part(f"no name within {self._host.config.sign_on_timeout:g} s")
 
     def _part(self, reason: str) -> None:
         """Say in the log that the session ends. Its connection ends when that has come back, or has already."""

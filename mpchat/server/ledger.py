@@ -3,7 +3,9 @@
 Owns one *page* per client, one mark per worker, and the *carry*:
 
 * the **ring**: input that the worker has taken from the kernel, until it is applied. The byte at stream position p is
-  at ring[(p - base) % size]; how far it reaches the kernel knows, where it begins the log knows.
+  at ring[(p - base) % size]; how far it reaches the kernel knows, where it begins the log knows. For who sends little
+  at a time, the first SMALL bytes from the base on are beside the page's words instead, and only what comes behind them
+  is in the ring: so most clients never touch it, and take 512 bytes of memory, not a page of 4 KiB.
 * the **mark**: "what entries up to `seq` gave this client ends at output position `position`". Never before what it
   speaks of is written: the kernel has at least `position` bytes.
 * the worker's **mark for all**: for a client that is not `behind`, its own mark holds up to this entry too. So a
@@ -28,7 +30,10 @@ from mpchat.sharedmemory import make_memory
 _WORD = 8
 _BASE, _RECEIVED, _BEHIND, _VALID, *_MARKS = 0, 1, 2, 3, 4, 7
 """Where the words of a header are, and where its two marks begin, of three words each."""
-HEADER = 10 * _WORD
+_WORDS = 10
+HEADER = 512
+SMALL = HEADER - _WORDS * _WORD
+"""Bytes of input that have room in the header."""
 
 _CAN_PUNCH = hasattr(mmap, "MADV_REMOVE")
 
@@ -76,9 +81,14 @@ class Ledger:
     def page(self, number: int) -> "Page":
         """The page of one client."""
         header = self._headers_at + number * HEADER
+        small = header + _WORDS * _WORD
         ring = self._rings_at + number * self.shape.ring
-        carry = _Carry(self.descriptors[1], number * CARRY_STRIDE)
-        return Page(self._view[header : header + HEADER].cast("Q"), self._view[ring : ring + self.shape.ring], carry)
+        return Page(
+            self._view[header:small].cast("Q"),
+            self._view[small : small + SMALL],
+            self._view[ring : ring + self.shape.ring],
+            _Carry(self.descriptors[1], number * CARRY_STRIDE),
+        )
 
     def sweep_mark(self, worker: int) -> int:
         """The entry up to which the worker's clients are known; see above."""
@@ -128,12 +138,13 @@ class _Carry(NamedTuple):
 
 
 class Page:
-    """One client's part of the ledger."""
+    """One client's part of the ledger: its words, room for little input beside them, its ring and its carry."""
 
-    __slots__ = ("_carry", "_header", "_ring", "_size")
+    __slots__ = ("_carry", "_header", "_ring", "_size", "_small")
 
-    def __init__(self, header: memoryview, ring: memoryview, carry: _Carry) -> None:
+    def __init__(self, header: memoryview, small: memoryview, ring: memoryview, carry: _Carry) -> None:
         self._header = header
+        self._small = small
         self._ring = ring
         self._size = len(ring)
         self._carry = carry
@@ -172,28 +183,37 @@ class Page:
     def size(self) -> int:
         return self._size
 
-    def rebase(self, position: int) -> None:
-        """Nothing is in the ring: let what comes, from `position` on, begin at its start, so that little input touches
-        little memory."""
-        self._header[_BASE] = position
+    def rebase(self, position: int, small: bool = False) -> None:
+        """Nothing is kept: let what comes, from `position` on, begin at the start of the ring, so that little input
+        touches little memory; or (`small`) beside our words."""
+        self._header[_BASE] = position << 1 | small
 
     def room(self, start: int, end: int) -> memoryview:
         """Where to receive into, behind `end`, while everything from `start` on is to be kept; empty when it is
         full."""
-        at = (end - self._base) % self._size
+        base, ring_base = self._bases()
+        if end < ring_base:
+            return self._small[end - base :]
+        at = (end - ring_base) % self._size
+        kept = end - (ring_base if base <= start < ring_base else start)
         # Never negative: a session that is over has no position any more, and then all that ever came is to be kept.
-        free = max(0, self._size - (end - start))
+        free = max(0, self._size - kept)
         return self._ring[at : at + min(free, self._size - at)]
 
     def content(self, start: int, end: int) -> bytes:
         """The input from `start` to `end`."""
-        at = (start - self._base) % self._size
+        base, ring_base = self._bases()
+        small = bytes(self._small[start - base : min(end, ring_base) - base]) if start < ring_base else b""
+        start += len(small)
+        at = (start - ring_base) % self._size
         first = bytes(self._ring[at : at + end - start])
-        return first + bytes(self._ring[: end - start - len(first)])
+        return small + first + bytes(self._ring[: end - start - len(first)])
 
-    @property
-    def _base(self) -> int:
-        return self._header[_BASE]
+    def _bases(self) -> tuple[int, int]:
+        """The position of the first byte that is kept, and that of the first one in the ring."""
+        # One word, so that no death comes between the two.
+        base, small = divmod(self._header[_BASE], 2)
+        return base, base + small * SMALL
 
     @property
     def received(self) -> int:

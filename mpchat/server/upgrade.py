@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,9 @@ FORMAT = f"1.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
 
 TRIAL_SECONDS = 30.0
 """How long the new version may take to come up."""
+
+LAST_SECONDS = 1.0
+"""How long it may take to end when it has closed its output."""
 
 TRIAL_OUTPUT = 4096
 """Bytes kept of what it says, the last ones."""
@@ -99,9 +103,11 @@ class Trial:
             self._said.extend(data)
         elif data is not None:
             # Its output ends when it does, or so soon before that waiting is no matter.
-            code = self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LAST_SECONDS)
+            code = self._process.poll()
             last = bytes(self._said).decode(errors="replace").strip().rpartition("\n")[2]
-            self._end(f"it ended with {code}: {last}" if code else "")
+            self._end("" if code == 0 else f"it ended with {code}: {last}")
 
     def _end(self, trouble: str) -> None:
         self.close()

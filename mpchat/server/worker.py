@@ -98,6 +98,8 @@ class Worker:
         self._unapplied: dict[Client, None] = {}
         self._stirred: dict[Client, None] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._nameless: dict[Client, float] = {}  # and until when they may be, the first to be due first
+        self._name_timer: asyncio.TimerHandle | None = None
         self._closed: list[SessionId] = []
         self._arriving: list[Adoptee] = []  # of a hand-off in several messages
         self._adoptees: list[Adoptee] = []  # theirs is the next adoption
@@ -125,14 +127,29 @@ class Worker:
     def stir(self, client: Client) -> None:
         self._stirred[client] = None
 
-    def has_name(self, sid: SessionId) -> bool:
-        session = self._replica.session(sid)
-        return session is None or bool(session.name)
+    def await_name(self, client: Client) -> None:
+        self._nameless[client] = self.loop.time() + self.config.sign_on_timeout
+        if self._name_timer is None:
+            self._await_names()
 
     def over(self, sid: SessionId) -> None:
         self._forget(self._clients[sid])
         self.publisher.call_when_applied(lambda: self._report_closed(sid))
         self._end_when_empty()
+
+    def _await_names(self) -> None:
+        """One timer for all: a timer for each would take more memory than the rest of an idle client's."""
+        due = next(iter(self._nameless.values()), None)
+        self._name_timer = None if due is None else self.loop.call_at(due, self._guarded(self._expire_sign_ons))
+
+    def _expire_sign_ons(self) -> None:
+        now = self.loop.time()
+        for client in [client for client, due in self._nameless.items() if due <= now]:
+            del self._nameless[client]
+            session = self._replica.session(client.sid)
+            if session is not None and not session.name:
+                client.expire_sign_on()
+        self._await_names()
 
     # --- life
 
@@ -307,6 +324,7 @@ class Worker:
         """The client is ours no more."""
         self._fanout.detach(client.sid)
         del self._clients[client.sid]
+        self._nameless.pop(client, None)
         for waiting in (self._unrelieved, self._unapplied, self._stirred):
             waiting.pop(client, None)
 

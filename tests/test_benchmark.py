@@ -7,15 +7,20 @@ against mpchat and the baselines, and against faulty_server.py, which makes one 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import multiprocessing
 import random
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +40,7 @@ from benchmark_check import (
     measure_latencies,
 )
 from benchmark_dialects import DIALECTS, Dialect, Irc, Line, Nats, Plain, Redis, name_of
+from benchmark_load import Load, Task
 from benchmark_meter import read_cpu, read_memory, stolen_share
 from benchmark_plot import collect_line
 from benchmark_report import Figure, format_doubts, format_workload
@@ -309,6 +315,47 @@ def test_cpu_and_memory_are_those_of_the_whole_family() -> None:
         assert whole is None or part is None or whole > part > 0
         parent.communicate(b"\n", timeout=RUN_S)
     assert read_cpu(parent.pid) == 0.0
+
+
+# -------------------------------------------------------------------------------------- the load generator
+
+
+def serve_in_halves(listener: socket.socket, load: Workload) -> None:
+    """One sender, one receiver, who gets each line in two pieces, and the last one once more when all seems over."""
+    with listener, ExitStack() as stack:
+        streams: dict[bytes, socket.socket] = {}
+        for _ in range(load.clients):
+            client = stack.enter_context(listener.accept()[0])
+            streams[client.recv(1000).split()[0]] = client
+            client.sendall(b"ok\n")
+        for number in range(load.messages):
+            line = Plain().delivery(name_of(0), 0, load.text(0, number))
+            assert line.endswith(streams[name_of(0)].recv(1000))
+            streams[name_of(1)].sendall(line[:40])
+            time.sleep(0.03)
+            streams[name_of(1)].sendall(line[40:])
+        time.sleep(0.03)
+        streams[name_of(1)].sendall(line)
+        with suppress(ConnectionResetError):
+            streams[name_of(1)].recv(1)
+
+
+def test_a_message_in_pieces_is_seen_and_a_late_double_is_found() -> None:
+    load = Workload("B1", Kind.CONVERSATION, clients=2, senders=1, messages=3, processes=1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    task = Task(load, Plain(), *listener.getsockname(), process=0, window=10, patience=RUN_S, silence=RUN_S)
+    server = threading.Thread(target=serve_in_halves, args=(listener, load))
+    server.start()
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs, closing(Load(task, theirs)) as generator:
+        for _ in range(2):
+            ours.send(time.monotonic_ns())
+        generator.run()
+        gc.enable()  # the load process has done without
+        _, _, done, verdict = (ours.recv() for _ in range(4))
+    server.join(RUN_S)
+    assert (done.counted, done.disconnected) == (3, 0)
+    assert verdict.findings == Findings(streams=2, deliveries=4, doubled=1)
 
 
 # --------------------------------------------------------------------------------------------- the report

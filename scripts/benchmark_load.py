@@ -23,7 +23,7 @@ import struct
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -57,7 +57,7 @@ class Task:
     process: int
     window: int  # clients of all processes that sign on at the same time
     patience: float  # seconds for signing on, and again for the talk
-    silence: float  # seconds without a byte, after which what is missing is lost
+    silence: float  # seconds without a byte at any process, after which what is missing is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ class Talk:
 class Load:
     """All clients of one process."""
 
-    def __init__(self, task: Task, pipe: Connection[Any, Any]) -> None:
+    def __init__(self, task: Task, pipe: Connection[Any, Any], arrivals: MutableSequence[int]) -> None:
+        self._arrivals = arrivals  # the last one of each process, for all to see
         self._task, self._workload, self._dialect = task, task.workload, task.dialect
         self._pipe = pipe
         self._selector = selectors.DefaultSelector()
@@ -393,8 +394,8 @@ class Load:
         deadline_ns = start_ns + self._task.patience * 1e9
         while self._unfinished:
             self._turn(TICK_S)
-            now_ns = time.monotonic_ns()
-            if now_ns - self._last_ns > self._task.silence * 1e9 or now_ns > deadline_ns:
+            now_ns, self._arrivals[self._task.process] = time.monotonic_ns(), self._last_ns
+            if now_ns - max(self._arrivals) > self._task.silence * 1e9 or now_ns > deadline_ns:
                 return
 
     def _listen(self, seconds: float) -> None:
@@ -494,10 +495,10 @@ def sleep_until(start_ns: int) -> None:
         time.sleep(early_ns / 1e9)
 
 
-def run_load(task: Task, pipe: Connection[Any, Any]) -> None:
+def run_load(task: Task, pipe: Connection[Any, Any], arrivals: MutableSequence[int]) -> None:
     """The main function of a load process. Ctrl-C is for the parent, whose end of the pipe ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    load = Load(task, pipe)
+    load = Load(task, pipe, arrivals)
     try:
         load.run()
         pipe.recv()  # until the parent has measured: what disconnected clients cost is not asked for

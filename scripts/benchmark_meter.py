@@ -7,12 +7,14 @@ second). Never touches a process other than to read its figures.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
 
 PROC = Path("/proc")
 STOLEN = 7  # the eighth figure of the line "cpu" in /proc/stat
+IDLE = (3, 4)  # waiting for a disk is idle, too
 CPU_FIGURES = 8  # those after it are counted in others
 
 
@@ -62,8 +64,22 @@ def read_stat() -> str:
 
 def stolen_share(before: str, after: str) -> float | None:
     """The part of the machine's time between two readings of /proc/stat that the hypervisor gave to others."""
+    spent = list_spent(before, after)
+    return spent[STOLEN] / sum(spent) if sum(spent) > 0 else None
+
+
+def foreign_share(before: str, after: str, own_s: float) -> float | None:
+    """The part of it in which processes ran that are none of ours, if ours ran for `own_s`."""
+    spent = list_spent(before, after)
+    if sum(spent) <= 0:
+        return None
+    idle = sum(spent[place] for place in IDLE) + spent[STOLEN]
+    return max(0.0, 1 - (idle + own_s * os.sysconf("SC_CLK_TCK")) / sum(spent))
+
+
+def list_spent(before: str, after: str) -> list[int]:
+    """Ticks of all processors together, by what they were spent on; empty if they are not told."""
     ticks = [[int(figure) for figure in stat.partition("\n")[0].split()[1:]] for stat in (before, after)]
     if any(len(figures) < CPU_FIGURES for figures in ticks):
-        return None
-    spent = [new - old for old, new in zip(*ticks, strict=True)][:CPU_FIGURES]
-    return spent[STOLEN] / sum(spent) if sum(spent) > 0 else 0.0
+        return []
+    return [new - old for old, new in zip(*ticks, strict=True)][:CPU_FIGURES]

@@ -14,6 +14,8 @@ from benchmark_run import Run
 from benchmark_workload import Kind, Workload
 
 STOLEN_MUCH = 0.03
+FOREIGN_MUCH = 0.1
+LATE_MUCH_MS = 3.0
 BRIEF_S = 0.2  # one interruption by another process is several per cent of it
 KIB = 1024
 
@@ -175,20 +177,20 @@ def format_checks(runs: Sequence[Run]) -> Iterator[str]:
 
 def format_doubts(runs: Sequence[Run]) -> str:
     """Why the figures may be worth less than they seem; empty if nothing is known."""
-    much = [run.stolen for run in runs if run.stolen is not None and run.stolen > STOLEN_MUCH]
-    brief = [run for run in runs if run.seconds < BRIEF_S]
-    doubts = []
-    if much:
-        doubts.append(
-            f"DOUBT: the hypervisor took more than {STOLEN_MUCH:.0%} of the time in {len(much)} of {len(runs)} runs, "
-            f"{max(much):.0%} at most"
-        )
+    stolen = [run.stolen for run in runs if run.stolen is not None and run.stolen > STOLEN_MUCH]
+    foreign = [run.foreign for run in runs if run.foreign is not None and run.foreign > FOREIGN_MUCH]
+    late = [run.late_ms for run in runs if run.late_ms is not None and run.late_ms > LATE_MUCH_MS]
+    brief = [run.seconds for run in runs if run.seconds < BRIEF_S]
+    words = []
+    if stolen:
+        words.append((stolen, f"the hypervisor took over {STOLEN_MUCH:.0%} of the time, {max(stolen):.0%} at most"))
+    if foreign:
+        words.append((foreign, f"other processes ran for over {FOREIGN_MUCH:.0%} of it, {max(foreign):.0%} at most"))
+    if late:
+        words.append((late, f"1% of the messages were sent over {LATE_MUCH_MS:g} ms late, {max(late):.0f} ms at most"))
     if brief:
-        doubts.append(
-            f"DOUBT: {len(brief)} of {len(runs)} runs were over in less than {BRIEF_S:g} s; "
-            "more --messages or --clients give steadier figures"
-        )
-    return "\n".join(doubts)
+        words.append((brief, f"all was over in {BRIEF_S:g} s; more --messages or --clients give steadier figures"))
+    return "\n".join(f"DOUBT: in {len(which)} of {len(runs)} runs {what}" for which, what in words)
 
 
 NOTES = """\

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from benchmark_check import Findings, compare_references
 from benchmark_dialects import DIALECTS, Dialect
 from benchmark_load import Done, Failure, Here, Ready, Task, Verdict, run_load
-from benchmark_meter import read_cpu, read_memory, read_stat, stolen_share
+from benchmark_meter import foreign_share, read_cpu, read_memory, read_stat, stolen_share
 from benchmark_peers import Address, Peer, running
 from benchmark_workload import Kind, Workload
 from stress import QUANTILES, deferred_interrupts, quantile
@@ -51,7 +51,8 @@ class Run:
     sign_ons_per_s: float
     memory: int | None  # bytes of PSS at the end of the workload
     bytes_per_client: float | None
-    stolen: float | None
+    stolen: float | None  # of the machine's time, by the hypervisor
+    foreign: float | None  # and by processes that are none of ours; n/a in SIGN_ON
 
     @property
     def lost(self) -> int:
@@ -80,10 +81,11 @@ class Crew:
         self._pipes: list[Connection[Any, Any]] = []
         self._processes: list[BaseProcess] = []
         context = multiprocessing.get_context("spawn")
+        arrivals = context.RawArray("q", workload.processes)
         for number in range(workload.processes):
             ours, theirs = context.Pipe()
             task = Task(workload, dialect, address.host, address.port, number, window, terms.patience, terms.silence)
-            process = context.Process(target=run_load, args=(task, theirs), daemon=True)
+            process = context.Process(target=run_load, args=(task, theirs, arrivals), daemon=True)
             self._pipes.append(ours)
             process.start()
             self._processes.append(process)
@@ -145,6 +147,7 @@ class Measured:
     memory: int | None
     memory_before: int | None
     stolen: float | None
+    foreign: float | None
 
 
 def run_once(peer: Peer, workload: Workload, terms: Terms) -> Run:
@@ -167,13 +170,14 @@ def measure(crew: Crew, workload: Workload, pid: int, memory_before: int | None)
     if workload.kind is Kind.SIGN_ON:
         stolen = stolen_share(stat, read_stat())
         time.sleep(SETTLE_S)
-        return Measured(ready, [], [], 0.0, read_memory(pid), memory_before, stolen)
+        return Measured(ready, [], [], 0.0, read_memory(pid), memory_before, stolen, None)
     stat, cpu_s = read_stat(), read_cpu(pid)
     crew.start()
     done = crew.hear(Done)
-    cpu_s = read_cpu(pid) - cpu_s
-    stolen = stolen_share(stat, read_stat())
-    return Measured(ready, done, crew.hear(Verdict), cpu_s, read_memory(pid), memory_before, stolen)
+    cpu_s, now = read_cpu(pid) - cpu_s, read_stat()
+    stolen = stolen_share(stat, now)
+    foreign = foreign_share(stat, now, cpu_s + sum(each.cpu_s for each in done))
+    return Measured(ready, done, crew.hear(Verdict), cpu_s, read_memory(pid), memory_before, stolen, foreign)
 
 
 def judge(verdicts: list[Verdict]) -> Findings:
@@ -216,4 +220,5 @@ def make_run(server: str, workload: Workload, dialect: Dialect, measured: Measur
         memory=measured.memory,
         bytes_per_client=grown,
         stolen=measured.stolen,
+        foreign=measured.foreign,
     )

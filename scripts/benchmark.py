@@ -41,6 +41,7 @@ from stress_server import StressError
 WORKLOADS = ("A", "B", "B1", "C", "D", "E")
 OURS = "mpchat"
 MEMBERS = 10  # of each of the many rooms of C
+SIZE = 64  # bytes of a message
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--senders", type=positive, help="of a room; default: 20 in B, B1; all in A, C")
     parser.add_argument("--messages", type=positive, help="of each sender; default: 500 in B, B1; 200 in C")
     parser.add_argument("--burst", type=positive, default=0, help="messages a write in B, C; default: as many as fit")
-    parser.add_argument("--size", type=positive, default=64, metavar="BYTES", help="of a message")
+    parser.add_argument("--size", type=positive, default=SIZE, metavar="BYTES", help="of a message")
     parser.add_argument("--seconds", type=seconds, default=5.0, help="of A")
     parser.add_argument("--loads", type=loads, default=[200.0], help="messages/s of A, several of them: 50,100,200")
     parser.add_argument("--load-processes", type=positive, default=2, help="that the clients are spread over")
@@ -212,7 +213,8 @@ def attempt(server: Peer, workload: Workload, options: argparse.Namespace, book:
 
 
 def format_report(options: argparse.Namespace, workloads: Sequence[Workload], book: Book) -> str:
-    with_goals = options.workers == 2 and not any((options.clients, options.senders, options.messages))
+    changed = any((options.clients, options.senders, options.messages, options.burst, options.size != SIZE))
+    with_goals = options.workers == 2 and not changed
     ours_first = bool(book.runs) and book.runs[0].server == OURS
     parts = [format_workload(each, book.runs, with_goals and ours_first) for each in workloads]
     parts += [f"FAILED: {name}, {what}: {reason}" for name, what, reason in book.failures]

@@ -185,7 +185,7 @@ def format_doubts(runs: Sequence[Run]) -> str:
     if stolen:
         words.append((stolen, f"the hypervisor took over {STOLEN_MUCH:.0%} of the time, {max(stolen):.0%} at most"))
     if foreign:
-        words.append((foreign, f"other processes ran for over {FOREIGN_MUCH:.0%} of it, {max(foreign):.0%} at most"))
+        words.append((foreign, f"other processes took over {FOREIGN_MUCH:.0%} of the time, {max(foreign):.0%} at most"))
     if late:
         words.append((late, f"1% of the messages were sent over {LATE_MUCH_MS:g} ms late, {max(late):.0f} ms at most"))
     if brief:

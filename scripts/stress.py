@@ -325,9 +325,13 @@ def make_plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def raise_file_limit(plan: Plan) -> None:
-    """Take all descriptors that we may have; the client processes inherit the limit, and one must do with it."""
-    needed = 64 + max(len(plan.clients_in(p)) + len(plan.rooms_in(p)) for p in range(plan.processes))
+def count_files(plan: Plan) -> int:
+    """How many files a client process has open at once."""
+    return 64 + max(len(plan.clients_in(p)) + len(plan.rooms_in(p)) for p in range(plan.processes))
+
+
+def raise_file_limit(needed: int) -> None:
+    """Take all descriptors that we may have; the processes we start inherit the limit, and one must do with it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -390,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     plan, log = make_plan(options), ""
     try:
-        raise_file_limit(plan)
+        raise_file_limit(count_files(plan))
         if options.connect:
             report = stress_other(plan, options)
         else:

@@ -2,8 +2,8 @@
 
 It speaks as much of the line dialect as scripts/stress.py uses: signing on, /join, /stress-..., messages.
 With --fault one stream (that of the first session whose name matches --victim) is spoilt once, after
---sound lines; all others stay right. It takes the options of mpchat that stress.py gives and says the same
-line when it is ready. Some faults are of its conduct as a process: see Fault.
+--sound lines; all others stay right. It takes the options of mpchat that stress.py and benchmark.py give and says the
+same line when it is ready. Some faults are of its conduct as a process: see Fault.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--victim", default=r"^k[^-]+-1$")
     parser.add_argument("--sound", type=int, default=7)
     parser.add_argument("--port", type=int, default=0)
-    for ignored in ("--workers", "--rate", "--max-clients"):
+    for ignored in ("--workers", "--rate", "--max-clients", "--sendq", "--log-level"):
         parser.add_argument(ignored)
     return parser.parse_args(arguments)
 

@@ -41,6 +41,7 @@ def _small_bounds() -> Iterator[None]:
         patch.setattr(publisher, "CONGESTED", CONGESTED)
         patch.setattr(publisher, "RELIEVED", RELIEVED)
         patch.setattr(publisher, "RETRY", 0.001)
+        patch.setattr(publisher, "PUBLISH_EVERY", 0.0)
         yield
 
 
@@ -374,6 +375,53 @@ async def test_a_log_that_fails_is_said_too() -> None:
         tested.add(said(1))
         await tested.refuse(LogError("what it never says"))
         assert tested.failures == [LogError]
+
+
+# --- the pace -----------------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_after_quiet_it_publishes_at_once_and_then_not_before_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "PUBLISH_EVERY", 3600.0)
+    with desk() as tested:
+        tested.add(said(0))
+        assert await tested.publish() == [said(0)]
+        tested.add(said(1))
+        await turn()
+        tested.add(said(2))
+        await turn()
+        assert not tested.asked
+        # A sequencer that is new need not be spared.
+        monkeypatch.setattr(publisher, "PUBLISH_EVERY", 0.0)
+        tested.hang_up()
+        tested.publisher.disconnect()
+        tested.connect()
+        assert await tested.publish() == [said(1), said(2)]
+
+
+@on_loop
+async def test_what_waits_is_published_when_the_while_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "PUBLISH_EVERY", 0.02)
+    with desk() as tested:
+        tested.add(said(0))
+        assert await tested.publish() == [said(0)]
+        tested.add(said(1))
+        tested.add(said(2))
+        assert await tested.publish() == [said(1), said(2)]
+
+
+@on_loop
+async def test_when_much_waits_it_is_published_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "PUBLISH_EVERY", 3600.0)
+    monkeypatch.setattr(publisher, "PUBLISH_SOON", 5 * OVERHEAD)
+    with desk() as tested:
+        tested.add(said(0))
+        assert await tested.publish() == [said(0)]
+        tested.add(said(1))
+        await turn()
+        assert not tested.asked
+        tested.add(*(said(number) for number in range(2, 6)))
+        assert await tested.publish() == [said(number) for number in range(1, 6)]
 
 
 # --- the next sequencer -------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Desk:
         self.log = MemoryLog(wall_clock=lambda: 0)
         self.replica = Replica()
         self.slices = 0
+        self.rest = 0.0
         self.failures: list[type[Exception]] = []
         self.reader = Reader(
             asyncio.get_running_loop(), self.replica, 0, Fanout(self.replica), self._see_applied, self._fail
@@ -94,8 +95,9 @@ class Desk:
     def is_at(self, seq: int) -> bool:
         return self.reader.position == seq and picture(self.replica) == picture(self.expected(seq))
 
-    def _see_applied(self) -> None:
+    def _see_applied(self) -> float:
         self.slices += 1
+        return self.rest
 
     def _fail(self, error: Exception) -> None:
         self.failures.append(type(error))
@@ -122,6 +124,37 @@ async def test_what_comes_is_applied_in_order_and_then_more_is_asked_for() -> No
         assert tested.is_at(last)
         assert tested.slices == 2
         assert tested.asked
+
+
+@on_loop
+async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come() -> None:
+    with desk() as tested:
+        tested.publish("alice")
+        tested.rest = 0.02
+        await tested.read()
+        assert not tested.asked
+        tested.publish("one")
+        last = tested.publish("two")
+        await tested.read()
+        assert tested.is_at(last)
+        assert tested.slices == 2
+
+
+@on_loop
+async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_once() -> None:
+    with desk() as tested:
+        tested.publish("alice")
+        tested.rest = 0.02
+        await tested.read()
+        tested.hang_up()
+        last = tested.publish("one")
+        tested.rest = 0.0
+        tested.connect()
+        await tested.read()
+        assert tested.is_at(last)
+        assert (await tested.take_call())[1][0] == last
+        await asyncio.sleep(0.03)
+        assert not tested.asked
 
 
 @on_loop

@@ -116,7 +116,7 @@ class Adoption:
         self._records: deque[Record] = deque()
         by_mark = sorted(adoptees, key=lambda adoptee: adoptee.mark.seq)
         self._shadow, self._position = self._load_shadow(limits, by_mark)
-        self._fanout = Fanout(self._shadow)
+        self._fanout: Fanout[_Tape] = Fanout(self._shadow)
         self._starts: dict[int, list[Adoptee]] = {}
         for adoptee in self.adoptees:
             self._starts.setdefault(adoptee.mark.seq, []).append(adoptee)

@@ -48,9 +48,6 @@ class Host(Protocol):
     def await_relief(self, client: "Client") -> None:
         """Call the client's `drain` when the publisher is congested no more."""
 
-    def stir(self, client: "Client") -> None:
-        """The client has been sent something: it is due for a mark."""
-
     def await_name(self, client: "Client") -> None:
         """Call the client's `expire_sign_on` if it has not signed on in time."""
 
@@ -164,7 +161,6 @@ class Client:
 
     def send(self, block: bytes) -> None:
         self._output += len(block)
-        self._host.stir(self)
         self._connection.send(block)
 
     def finish(self) -> None:

@@ -9,15 +9,18 @@ in a room of 10 and of 10,000. A member remembers where in the channel it starts
 whose channel holds nothing that it must not see takes the channel's joined block; only who speaks, ignores, is quiet or
 is in several rooms gets a block of its own, merged by the order of the events. When what a session is to be shown
 changes (`Changed`: it enters, leaves, is renamed ...), what it has coming so far is settled first.
+
+What is done for each receiver of each flush is what this server's speed hangs on, beside the `send` itself: for the
+members of one room it is one turn of the loop in `_share`, and nothing that calls Python.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from mpchat.chat.entries import SessionId
 from mpchat.chat.events import Changed, Effect, Event, Gone, Message, ToEverybody, Told, ToPeers, ToRoom, ToSession
 from mpchat.chat.replica import Replica
-from mpchat.wire.line import Style, encode_event
+from mpchat.wire.line import PLAIN, Style, encode_event
 
 
 class Sink(Protocol):
@@ -30,6 +33,9 @@ class Sink(Protocol):
         """Nothing more will be sent: when all is written, end the connection."""
 
 
+S = TypeVar("S", bound=Sink)
+
+
 class _Item(NamedTuple):
     """One event of a channel. `author` and `noise`: see ToRoom."""
 
@@ -40,13 +46,13 @@ class _Item(NamedTuple):
     event: Event
 
 
-class _Channel:
+class _Channel(Generic[S]):
     """The events of one room since the last flush, and its members in this worker."""
 
     __slots__ = ("_blocks", "_pieces", "authors", "items", "members", "noisy")
 
     def __init__(self) -> None:
-        self.members: dict[_Subscriber, int] = {}  # where in `items` each starts
+        self.members: dict[_Subscriber[S], int] = {}  # where in `items` each starts
         self.items: list[_Item] = []
         self.authors: set[str] = set()
         self.noisy = False
@@ -81,14 +87,19 @@ class _Channel:
         self._blocks.clear()
 
 
-class _Subscriber:
-    """One session of this worker, and what it is to be shown."""
+class _Subscriber(Generic[S]):
+    """One session of this worker, and what it is to be shown.
 
-    __slots__ = ("personal", "quiet", "ready", "rooms", "sid", "sink", "skip", "timestamps")
+    `simple`: how it is shown its only room, if it is in one room and ignores nobody.
+    """
 
-    def __init__(self, sid: SessionId, sink: Sink) -> None:
+    __slots__ = ("key", "personal", "quiet", "ready", "rooms", "sid", "simple", "sink", "skip", "timestamps")
+
+    def __init__(self, sid: SessionId, sink: S) -> None:
         self.sid = sid
         self.sink = sink
+        self.key = ""
+        self.simple: Style | None = None
         self.rooms: dict[str, Style] = {}
         self.skip: frozenset[str] | tuple[str] = frozenset()
         self.quiet = False
@@ -100,15 +111,15 @@ class _Subscriber:
         return author in self.skip or (noise and self.quiet)
 
 
-class Fanout:
+class Fanout(Generic[S]):
     """What the sessions of one worker are to be sent: each from its `attach` on."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._subscribers: dict[SessionId, _Subscriber] = {}
-        self._channels: dict[str, _Channel] = {}
-        self._dirty: dict[_Subscriber | _Channel, None] = {}
-        self._leaving: dict[SessionId, _Subscriber] = {}  # gone, but for the last flush
+        self._subscribers: dict[SessionId, _Subscriber[S]] = {}
+        self._channels: dict[str, _Channel[S]] = {}
+        self._dirty: dict[_Subscriber[S] | _Channel[S], None] = {}
+        self._leaving: dict[SessionId, _Subscriber[S]] = {}  # gone, but for the last flush
         self._order = 0
         self.pending = 0
         """About how many bytes wait for the flush, counted once per event."""
@@ -116,7 +127,7 @@ class Fanout:
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def attach(self, sid: SessionId, sink: Sink) -> None:
+    def attach(self, sid: SessionId, sink: S) -> None:
         """This worker has the connection of `sid`; its output, from what is applied next on, goes to `sink`."""
         subscriber = self._subscribers[sid] = _Subscriber(sid, sink)
         self._subscribe(subscriber)
@@ -143,15 +154,17 @@ class Fanout:
                     else:
                         self._leave(subscriber, effect)
 
-    def flush(self) -> None:
-        """Send what has come since the last flush: one block to each session that has any."""
-        touched: dict[_Subscriber, None] = {}
+    def flush(self, notice: Callable[[Iterable[S]], None] | None = None) -> None:
+        """Send what has come since the last flush: one block to each session that has any. `notice` is told to whom,
+        before anything is sent."""
+        blocks: list[tuple[S, bytes]] = []
+        others: dict[_Subscriber[S], None] = {}
         for source in self._dirty:
             if isinstance(source, _Channel):
-                touched.update(dict.fromkeys(source.members))
+                self._share(source, blocks, others)
             else:
-                touched[source] = None
-        for subscriber in touched:
+                others[source] = None
+        for subscriber in others:
             self._settle(subscriber)
         for source in self._dirty:
             if isinstance(source, _Channel):
@@ -159,13 +172,38 @@ class Fanout:
                 source.members = dict.fromkeys(source.members, 0)
         self._dirty.clear()
         self.pending = 0
-        for subscriber in touched:
+        for subscriber in others:
             ready, subscriber.ready = subscriber.ready, []
             if ready:
-                subscriber.sink.send(ready[0] if len(ready) == 1 else b"".join(ready))
+                blocks.append((subscriber.sink, ready[0] if len(ready) == 1 else b"".join(ready)))
+        if notice is not None:
+            notice([sink for sink, _ in blocks])
+        # Only now: who cannot be sent to may be detached meanwhile.
+        for sink, block in blocks:
+            sink.send(block)
         leaving, self._leaving = self._leaving, {}
         for subscriber in leaving.values():
             subscriber.sink.finish()
+
+    def _share(
+        self, channel: _Channel[S], blocks: list[tuple[S, bytes]], others: dict[_Subscriber[S], None]
+    ) -> None:
+        """Give the channel's block to all who are to be sent just that; the `others` need care."""
+        authors, noisy = channel.authors, channel.noisy
+        plain = channel.block(PLAIN)
+        for subscriber, start in channel.members.items():
+            style = subscriber.simple
+            if (
+                style is None
+                or start
+                or subscriber.key in authors
+                or subscriber.personal
+                or subscriber.ready
+                or (noisy and subscriber.quiet)
+            ):
+                others[subscriber] = None
+            else:
+                blocks.append((subscriber.sink, plain if style is PLAIN else channel.block(style)))
 
     def _tell(self, told: Told, time: int) -> None:
         audience = told.audience
@@ -182,7 +220,7 @@ class Fanout:
             for subscriber in self._subscribers.values():
                 self._tell_one(subscriber, told.event, time)
 
-    def _tell_one(self, subscriber: _Subscriber, event: Event, time: int) -> None:
+    def _tell_one(self, subscriber: _Subscriber[S], event: Event, time: int) -> None:
         piece = encode_event(event, time, Style(timestamps=subscriber.timestamps))
         subscriber.personal.append((self._order, piece))
         self._dirty[subscriber] = None
@@ -206,7 +244,7 @@ class Fanout:
             if not peer.hides(audience.author, audience.noise):
                 self._tell_one(peer, event, time)
 
-    def _subscribe(self, subscriber: _Subscriber) -> None:
+    def _subscribe(self, subscriber: _Subscriber[S]) -> None:
         """What the session is to be shown is what its replica says now."""
         session = self._replica.session(subscriber.sid)
         self._unsubscribe(subscriber)
@@ -214,14 +252,18 @@ class Fanout:
             return
         # Nearly all skip only themselves, and a set takes 200 bytes.
         subscriber.skip = frozenset((session.key, *session.ignores)) if session.ignores else (session.key,)
+        subscriber.key = session.key
         subscriber.quiet = session.quiet
         subscriber.timestamps = session.timestamps
         for room in session.rooms:
             subscriber.rooms[room] = Style(room != session.current, session.timestamps)
             channel = self._channels.setdefault(room, _Channel())
             channel.members[subscriber] = len(channel.items)
+        if len(session.rooms) == 1 and not session.ignores:
+            subscriber.simple = Style(timestamps=True) if session.timestamps else PLAIN
 
-    def _unsubscribe(self, subscriber: _Subscriber) -> None:
+    def _unsubscribe(self, subscriber: _Subscriber[S]) -> None:
+        subscriber.simple = None
         for room in subscriber.rooms:
             channel = self._channels[room]
             del channel.members[subscriber]
@@ -230,13 +272,13 @@ class Fanout:
                 self._dirty.pop(channel, None)
         subscriber.rooms.clear()
 
-    def _leave(self, subscriber: _Subscriber, gone: Gone) -> None:
+    def _leave(self, subscriber: _Subscriber[S], gone: Gone) -> None:
         self._unsubscribe(subscriber)
         self._leaving[gone.sid] = self._subscribers.pop(gone.sid)
 
-    def _settle(self, subscriber: _Subscriber) -> None:
+    def _settle(self, subscriber: _Subscriber[S]) -> None:
         """Move what the session has coming, up to now, in order, into its `ready`; from here on it starts anew."""
-        sources = []
+        sources: list[tuple[_Channel[S], Style, int]] = []
         for room, style in subscriber.rooms.items():
             channel = self._channels[room]
             start = channel.members[subscriber]
@@ -255,7 +297,7 @@ class Fanout:
                 subscriber.ready.append(b"".join([piece for _, piece in parts]))
                 self._dirty[subscriber] = None
 
-    def _settle_from(self, subscriber: _Subscriber, channel: _Channel, style: Style, start: int) -> None:
+    def _settle_from(self, subscriber: _Subscriber[S], channel: _Channel[S], style: Style, start: int) -> None:
         """The common case: one room, and nothing else."""
         shared = channel.authors.isdisjoint(subscriber.skip) and not (channel.noisy and subscriber.quiet)
         if shared and start == 0:
@@ -274,7 +316,7 @@ def _about_size(event: Event) -> int:
     return 64
 
 
-def _visible(subscriber: _Subscriber, channel: _Channel, style: Style, start: int) -> list[tuple[int, bytes]]:
+def _visible(subscriber: _Subscriber[S], channel: _Channel[S], style: Style, start: int) -> list[tuple[int, bytes]]:
     """The items of `channel` from `start` on that the session may see, each with its place in the order."""
     pieces = channel.pieces(style)
     return [

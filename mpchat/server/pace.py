@@ -1,46 +1,41 @@
-"""The pace of the fan-out: when what waits for the clients is flushed.
+"""The pace of a worker: what has been applied is flushed at once, and then it rests for a while.
 
-The first message after quiet goes out at once. Under load flushes are further apart: the next one waits about as long
-as the last one took, so that fan-out takes no more than half of a worker's time; but not later than FLUSH_LATEST, and
-at once when FLUSH_SOON waits. So a small room notices nothing, and in a flood flushes become fewer and fuller.
+The first message after quiet goes out at once, since the worker is then waiting for it. Under load it reads again only
+RESTS times as long after a flush as that took, REST_MOST at most: what has come meanwhile comes in one reading, and
+goes out in one flush. So fan-out never takes more than a part of its time, a small room notices nothing, and a flood
+costs less per message, not more: fewer and fuller readings, and fewer sends. But it does not rest when so much came
+that there must be more.
 """
 
-import asyncio
 import time
+from collections.abc import Callable, Iterable
+from typing import Generic
 
-from mpchat.server.fanout import Fanout
+from mpchat.server.fanout import Fanout, S
 from mpchat.server.reader import FLUSH_SOON
 
-FLUSH_LATEST = 0.05
-"""Seconds that a flush is put off at most, however long the last one took."""
+RESTS = 2.0
+"""How many times as long as the last flush took it rests."""
+
+REST_MOST = 0.05
+"""Seconds that it rests at most, however long the last flush took."""
 
 
-class Pace:
-    """Flushes one fan-out in time."""
+class Pace(Generic[S]):
+    """Flushes one fan-out. `notice` is told who is sent something, before it is."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fanout: Fanout) -> None:
-        self._loop = loop
+    def __init__(self, fanout: Fanout[S], notice: Callable[[Iterable[S]], None]) -> None:
         self._fanout = fanout
-        self._timer: asyncio.TimerHandle | None = None
-        self._next = 0.0
+        self._notice = notice
 
-    def plan(self) -> None:
-        """Something may wait for the flush: flush now, or see that it is flushed in time."""
+    def flush(self) -> float:
+        """Flush what waits, if anything does; give for how many seconds to rest."""
         pending = self._fanout.pending
         if not pending:
-            return
-        now = time.monotonic()
-        if now >= self._next or pending >= FLUSH_SOON:
-            self.flush()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(self._next - now, self.flush)
-
-    def flush(self) -> None:
-        """Flush what waits, now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            # What brings nobody anything to read may still end somebody's connection.
+            self._fanout.flush(self._notice)
+            return 0.0
         start = time.monotonic()
-        self._fanout.flush()
-        end = time.monotonic()
-        self._next = end + min(end - start, FLUSH_LATEST)
+        self._fanout.flush(self._notice)
+        took = time.monotonic() - start
+        return 0.0 if pending >= FLUSH_SOON else min(RESTS * took, REST_MOST)

@@ -1,7 +1,9 @@
 """The way into the log: what the sessions of one worker ask for, published in order and in batches.
 
 Owns the entries that wait to be published and the one publication under way. Promises: entries reach the log in the
-order of `add`; everything that waits when a publication returns goes into the next one; `add` never waits. What waits
+order of `add`; everything that waits when a publication returns goes into the next one; `add` never waits. The first
+entry after quiet is published at once; under load, publications are PUBLISH_EVERY apart: each costs the sequencer and
+every reader about the same, however much it carries. What waits
 is bounded by its callers: while `congested`, they stop reading their clients, and `on_relief` is called when they may
 go on. When the sequencer is lost, what was not answered is published again over the next link: entries are idempotent.
 """
@@ -16,6 +18,11 @@ from mpchat.chat.entries import Commanded, Entry, Misread, Said, encode_entries
 
 PUBLISH_MOST = 1 << 20
 """About how many bytes one publication carries at most."""
+
+PUBLISH_EVERY = 0.001
+"""Seconds between two publications, at least; but not when PUBLISH_SOON waits."""
+
+PUBLISH_SOON = 64 << 10
 
 CONGESTED = 4 << 20
 RELIEVED = 1 << 20
@@ -49,6 +56,8 @@ class Publisher:
         self._scheduled = False
         self._was_congested = False
         self._retry: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._sent_at = float("-inf")
         self._added = 0
         self._published = 0
         self._last_seq = 0
@@ -64,13 +73,14 @@ class Publisher:
         if self._under_way is not None:
             self._send()
         else:
-            self._publish()
+            self._plan()
 
     def disconnect(self) -> None:
         """The link is of no use any more; what is to be published waits for another."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        for timer in (self._retry, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._pause = None
         if self._link is not None:
             self._loop.remove_reader(self._link.fileno())
             self._link.close()
@@ -90,10 +100,7 @@ class Publisher:
         self._added += len(entries)
         if self._size > CONGESTED:
             self._was_congested = True
-        # Not at once: the other clients that are readable in this round of the loop come into the same publication.
-        if not self._scheduled and self._under_way is None:
-            self._scheduled = True
-            self._loop.call_soon(self._publish)
+        self._plan()
 
     def call_when_applied(self, callback: Callable[[], None]) -> None:
         """Call `callback` when all that was added so far has come back from the log and been applied here."""
@@ -105,8 +112,23 @@ class Publisher:
         self._applied = seq
         self._pass_barriers()
 
+    def _plan(self) -> None:
+        """See that what waits is published in time."""
+        if self._scheduled or not self._waiting or self._under_way is not None or self._link is None:
+            return
+        wait = self._sent_at + PUBLISH_EVERY - self._loop.time()
+        if wait <= 0 or self._size >= PUBLISH_SOON:
+            # Not at once: the other clients that are readable in this round of the loop come into the same one.
+            self._scheduled = True
+            self._loop.call_soon(self._publish)
+        elif self._pause is None:
+            self._pause = self._loop.call_later(wait, self._publish)
+
     def _publish(self) -> None:
         self._scheduled = False
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if not self._waiting or self._under_way is not None or self._link is None:
             return
         batch: list[Entry] = []
@@ -118,11 +140,15 @@ class Publisher:
         self._size -= size
         self._under_way = (encode_entries(batch), len(batch))
         self._send()
+        if self._was_congested and self._size < RELIEVED:
+            self._was_congested = False
+            self._on_relief()
 
     def _send(self) -> None:
         if self._link is None:
             return
         assert self._under_way is not None
+        self._sent_at = self._loop.time()
         try:
             self._link.call("publish", *self._under_way)
         except Exception as error:  # noqa: BLE001 - see _answered()
@@ -144,10 +170,7 @@ class Publisher:
         self._published += count
         self._last_seq = first + count - 1
         self._pass_barriers()
-        self._publish()
-        if self._was_congested and self._size < RELIEVED:
-            self._was_congested = False
-            self._on_relief()
+        self._plan()
 
     def _give_up(self, error: Exception) -> None:
         self.disconnect()

@@ -5,9 +5,11 @@ entries are applied in the order of the log, each once, with no gap; between two
 when the sequencer is lost, what was read is applied, and reading goes on from there as soon as there is another link to
 the same log. Never decides what comes of an entry, and never sends anything.
 
-    IDLE --connect--> ASKING --answer--> APPLYING --all applied--> ASKING (or SNAPSHOT first, when asked for one)
-      ^                  |                   |
+    IDLE --connect--> ASKING --answer--> APPLYING --all applied--> RESTING --> ASKING
+      ^                  |                   |         (SNAPSHOT first, when asked for one)
       +---- lost --------+     holding at an entry: nothing more is applied, and `on_held` is told
+
+It rests as long as whoever applies says: what comes meanwhile comes in one reading, and is flushed at once.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import enum
 import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mpchat.bus.contract import LogFull, LogLost, Reading
 from mpchat.bus.manager import LogLink
@@ -42,19 +45,20 @@ class _Stage(enum.Enum):
     ASKING = enum.auto()
     SNAPSHOT = enum.auto()
     APPLYING = enum.auto()
+    RESTING = enum.auto()
 
 
 class Reader:
-    """The reading end of one worker. `on_applied` is called after each slice, `fail` with what makes it impossible to
-    go on (LogLost: until `connect`)."""
+    """The reading end of one worker. `on_applied` is called after each slice, and says after the last one of a reading
+    for how many seconds to rest; `fail` with what makes it impossible to go on (LogLost: until `connect`)."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         replica: Replica,
         position: int,
-        fanout: Fanout,
-        on_applied: Callable[[], None],
+        fanout: Fanout[Any],
+        on_applied: Callable[[], float],
         fail: Callable[[Exception], None],
     ) -> None:
         self.position = position
@@ -69,6 +73,7 @@ class Reader:
         self._link: LogLink | None = None
         self._stage = _Stage.IDLE
         self._steps: Iterator[None] = iter(())
+        self._rest: asyncio.TimerHandle | None = None
         self._snapshot_wanted = False
         self._hold_at: int | None = None
         self._on_held: Callable[[], None] | None = None
@@ -87,6 +92,9 @@ class Reader:
             self._loop.remove_reader(self._link.fileno())
             self._link.close()
             self._link = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if self._stage is not _Stage.APPLYING:
             self._stage = _Stage.IDLE
 
@@ -107,6 +115,7 @@ class Reader:
         self._check_hold()
 
     def _ask(self) -> None:
+        self._rest = None
         if self._link is None or self._holding:
             self._stage = _Stage.IDLE
         else:
@@ -127,17 +136,21 @@ class Reader:
 
     def _go_on(self) -> None:
         """Apply a slice of what was read, and let the clients see it; when all is applied, ask for what follows."""
-        if self._apply_slice():
+        more = self._apply_slice()
+        rest = self._on_applied()
+        if more:
             self._loop.call_soon(self._guarded(self._go_on))
         else:
-            self._finish_reading()
-        self._on_applied()
+            self._finish_reading(rest)
         self._check_hold()
 
-    def _finish_reading(self) -> None:
+    def _finish_reading(self, rest: float) -> None:
         if self._snapshot_wanted and self._link is not None:
             self._stage = _Stage.SNAPSHOT
             self._link.call("put_snapshot", self.position, self._replica.dump())
+        elif rest and self._link is not None and not self._holding:
+            self._stage = _Stage.RESTING
+            self._rest = self._loop.call_later(rest, self._guarded(self._ask))
         else:
             self._ask()
 

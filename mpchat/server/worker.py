@@ -88,8 +88,8 @@ class Worker:
         self._log = connect_log(address)
         self._limits = Limits(history=config.history, history_shown=config.sendq // 2)
         self._replica, position = _load_replica(self._log, self._limits)
-        self._fanout = Fanout(self._replica)
-        self._pace = Pace(self.loop, self._fanout)
+        self._fanout: Fanout[Client] = Fanout(self._replica)
+        self._pace = Pace(self._fanout, self._stir)
         self._reader = Reader(self.loop, self._replica, position, self._fanout, self._see_applied, self._fail)
         self.publisher = Publisher(self.loop, self._relieve, self._fail)
         self._connected = False
@@ -123,9 +123,6 @@ class Worker:
 
     def await_relief(self, client: Client) -> None:
         self._unrelieved[client] = None
-
-    def stir(self, client: Client) -> None:
-        self._stirred[client] = None
 
     def await_name(self, client: Client) -> None:
         self._nameless[client] = self.loop.time() + self.config.sign_on_timeout
@@ -232,28 +229,30 @@ class Worker:
             self._adoption.source = self._log
         self._plan_adoption()
 
-    def _see_applied(self) -> None:
-        """More of the log has been applied: tell who waits for that, and let the clients see it."""
+    def _stir(self, clients: Iterable[Client]) -> None:
+        """These are being sent something: they are due for a mark."""
+        self._stirred.update(dict.fromkeys(clients))
+
+    def _see_applied(self) -> float:
+        """More of the log has been applied: let the clients see it, and tell who waits for that; give for how long to
+        rest."""
+        rest = self._pace.flush()
         self.publisher.applied(self._reader.position)
         unapplied, self._unapplied = self._unapplied, {}
         for client in unapplied:
             client.drain()
         self._give_back()
         if self._replica.stopped:
-            self._pace.flush()
             self._say_goodbye()
-        else:
-            self._pace.plan()
         if self._sweep_timer is None:
             self._sweep_timer = self.loop.call_later(SWEEP, self._guarded(self._sweep))
+        return rest
 
     def _sweep(self) -> None:
         """Leave in the ledger how far each client's output has come; see there."""
         self._sweep_timer = None
         position = self._reader.position
         if self._reader.between_records:
-            if self._fanout.pending:
-                self._pace.flush()
             self._stirred = {client: None for client in self._stirred if not client.mark(position)}
             self._ledger.set_sweep_mark(self._slot, position)
         if self._stirred:
@@ -399,7 +398,7 @@ class Worker:
             client.finish()
         self._settle_in(client)
         if not client.mark(self._reader.position):
-            self.stir(client)
+            self._stir([client])
 
     def _lose(self, adoptee: Adoptee, reason: str) -> None:
         sid = adoptee.handed.sid
@@ -423,7 +422,6 @@ class Worker:
         """Let go of who is to leave, with a mark exactly here."""
         if not self._leaving or not self._reader.between_records:
             return
-        self._pace.flush()
         leaving, self._leaving = self._leaving, []
         for clients, last in leaving:
             here = [client for client in clients if client.sid in self._clients]

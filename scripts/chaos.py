@@ -609,7 +609,7 @@ class Chaos:
         now = last = time.monotonic()
         end, strike_at, due = now + options.seconds, now + self._interval(), 0.0
         self._measuring = True
-        while now < end and self._clients:
+        while now < end and self._clients and not self.faults.counts[options.until]:
             due = min(due + (now - last) * options.rate, options.rate)
             due -= self._say(int(due))
             if now >= strike_at:
@@ -627,7 +627,8 @@ class Chaos:
                 self.pauses.add(client.heard_at, now)
 
     def _settle(self) -> None:
-        deadline = time.monotonic() + self._options.settle
+        patience = 0.0 if self.faults.counts[self._options.until] else self._options.settle
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline and not self._settled():
             self._turn()
         for room in self._rooms:
@@ -808,6 +809,13 @@ def kinds(text: str) -> list[str]:
     return chosen
 
 
+def fault(text: str) -> Kind:
+    try:
+        return Kind[text.upper()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there are {', '.join(kind.name.lower() for kind in Kind)}") from None
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill parts of a server under load; check every byte at every client.")
     parser.add_argument("--clients", type=positive, default=200, help="that talk")
@@ -822,6 +830,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=amount, default=2000.0, help="messages/s of all")
     parser.add_argument("--beat-timeout", type=amount, default=1.0, metavar="S", help="of the server, with --kill stop")
     parser.add_argument("--settle", type=amount, default=20.0, metavar="S", help="for the last messages to arrive")
+    parser.add_argument("--until", type=fault, metavar="FAULT", help="end as soon as such a fault is found: torn, ...")
     parser.add_argument("--command", default=f"{shlex.quote(sys.executable)} -m mpchat", help="starts a server")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and faults")
     options = parser.parse_args(arguments)

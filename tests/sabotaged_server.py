@@ -1,9 +1,18 @@
-"""The server with one fault in how it carries on the clients of a dead worker.
+"""The server with one fault in how it carries on the clients of a dead worker, and with workers that die of a client.
 
 ``python sabotaged_server.py FAULT OPTION...``: the options are those of `mpchat-server`.
+
+So that there is something to get wrong, however fast or busy the machine is, a worker waits LATE before it flushes, and
+kills itself in a flush: where a client of its own has just been sent the first line of a block (which is written, and
+no mark says so) whose rest (which is not) has two messages of one sender. It does so only for a client that no worker
+had before it; so no client costs more than one worker, and each one's output is carried on in the end.
 """
 
+import os
+import re
+import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -11,6 +20,11 @@ from unittest import mock
 from mpchat import cli
 from mpchat.server import worker
 from mpchat.server.adoption import Adoptee
+from mpchat.server.client import Client
+from mpchat.server.pace import Pace
+
+LATE = 0.1
+SENDER = re.compile(rb"^(\w+): ", re.MULTILINE)
 
 
 def repeat(adoptee: Adoptee) -> bytes:
@@ -45,22 +59,44 @@ OUTPUTS: dict[str, Callable[[Adoptee], bytes]] = {
 }
 
 
+def plan_late(pace: Pace) -> None:
+    """In the place of `Pace.plan`."""
+    if pace._fanout.pending and pace._timer is None:
+        pace._timer = pace._loop.call_later(LATE, pace.flush)
+
+
+send_whole = Client.send
+
+
+def send_and_die(client: Client, block: bytes) -> None:
+    """In the place of `Client.send`."""
+    first = block.find(b"\n") + 1
+    senders = Counter(SENDER.findall(block[first:]))
+    if client._handed.epoch or max(senders.values(), default=0) < 2:
+        send_whole(client, block)
+        return
+    send_whole(client, block[:first])
+    if not client._connection.queued:
+        os.kill(os.getpid(), signal.SIGKILL)
+    send_whole(client, block[first:])
+
+
 class FaultyWorker:
-    """In the place of `worker.run_worker`. It runs in the worker's process, and so does the patch."""
+    """In the place of `worker.run_worker`. It runs in the worker's process, and so do the patches."""
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
 
     def __call__(self, *arguments: Any) -> None:
-        with mock.patch.object(Adoptee, "output", property(OUTPUTS[self.fault])):
+        with mock.patch.object(Pace, "plan", plan_late), mock.patch.object(Client, "send", send_and_die):
+            if self.fault in OUTPUTS:
+                mock.patch.object(Adoptee, "output", property(OUTPUTS[self.fault])).start()
             worker.run_worker(*arguments)
 
 
 if __name__ == "__main__":
     fault, *options = sys.argv[1:]
-    if fault == "abandon":
-        patch: Any = mock.patch("mpchat.server.kernel.AVAILABLE", False)
-    else:
-        patch = mock.patch("mpchat.server.workerprocess.run_worker", FaultyWorker(fault))
-    with patch:
+    with mock.patch("mpchat.server.workerprocess.run_worker", FaultyWorker(fault)):
+        if fault == "abandon":
+            mock.patch("mpchat.server.kernel.AVAILABLE", False).start()
         sys.exit(cli.main(options))

@@ -306,13 +306,19 @@ class Server:
         assert parent is not None
         return parent
 
+    def folders(self) -> list[str]:
+        """The folders that the server has for its sockets."""
+        # os.walk: they come and go.
+        return [name for _, names, _ in os.walk(self._folder) for name in names]
+
     def _started(self) -> dict[str, int]:
         found = (_STARTED.search(line) for line in list(self.stderr))
         return {match["name"]: int(match["pid"]) for match in found if match}
 
     def _is_relative(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get("TMPDIR") == str(self._folder)
+            # One that is on trial has a folder within it.
+            return process.environ().get("TMPDIR", "").startswith(str(self._folder))
         except psutil.Error:  # gone, a zombie, or somebody else's
             return False
 

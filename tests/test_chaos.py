@@ -286,6 +286,7 @@ def test_who_has_more_clients_is_hit_more_often() -> None:
         ["--every", "nan"],
         ["--seconds", "inf"],
         ["--rate", "-1"],
+        ["--until", "cat"],
         ["--clients", "200", "--rooms", "2"],
         ["--json", "no/such/directory/report.json"],
     ],
@@ -326,19 +327,39 @@ def test_nobody_notices_that_workers_are_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("repeat", "doubled"),
-        ("forget", "lost"),
-        ("tear", "torn"),
-        ("reverse", "reordered"),
-        ("abandon", "disconnected"),
-    ],
-)
-def test_a_fault_of_adoption_is_found(fault: str, kind: str, tmp_path: Path) -> None:
-    arguments = "--clients 20 --seconds 4 --kill worker --every 300 --workers 2 --rate 800 --settle 2"
+def test_nobody_notices_that_workers_are_killed_every_100_ms(tmp_path: Path) -> None:
+    arguments = "--clients 20 --seconds 6 --kill worker --every 100 --workers 3 --rate 300"
+    status, report, said = run(tmp_path / "report.json", arguments)
+    assert report["faults"] == {}, said
+    assert status == 0
+    assert report["kills"]["worker"] >= 10
+
+
+@pytest.mark.slow
+def test_nobody_notices_all_kinds_of_trouble_together(tmp_path: Path) -> None:
+    arguments = "--clients 20 --seconds 7 --kill worker,sequencer,stop,hup,upgrade,scale --every 300 --workers 3"
+    status, report, said = run(tmp_path / "report.json", arguments, *["--rate", "200", "--settle", "60"])
+    assert report["faults"] == {}, said
+    assert status == 0
+    assert sum(report["kills"].values()) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["repeat-doubled", "tear-torn", "reverse-reordered", "abandon-disconnected"])
+def test_a_fault_of_adoption_is_found(fault: str, tmp_path: Path) -> None:
+    fault, kind = fault.split("-")
+    arguments = f"--clients 10 --rooms 1 --seconds 40 --until {kind} --every 10000 --kill worker --workers 2 --rate 400"
     status, report, said = run(tmp_path / "report.json", arguments, "--command", f"{SABOTAGED} {fault}")
     assert kind in report["faults"], said
     assert status == 1
     assert f"WRONG: {kind}" in said
+
+
+@pytest.mark.slow
+def test_what_adoption_loses_is_found(tmp_path: Path) -> None:
+    """Only at the end it is certain that something does not come."""
+    arguments = "--clients 10 --rooms 1 --seconds 3 --settle 1 --every 10000 --kill worker --workers 2 --rate 400"
+    status, report, said = run(tmp_path / "report.json", arguments, "--command", f"{SABOTAGED} forget")
+    assert "lost" in report["faults"], said
+    assert status == 1
+    assert "WRONG: lost" in said

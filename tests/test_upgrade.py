@@ -198,6 +198,17 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
         assert server.workers() == workers
 
 
+def test_a_version_that_is_still_on_trial_when_we_stop_leaves_nothing(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        package = installation.add("slow")
+        slow = "    from multiprocessing import util\n    util.get_temp_dir()\n    import signal\n    signal.pause()\n"
+        installation.change(package / "cli.py", "    if wanted != FORMAT:", f"{slow}    if wanted != FORMAT:")
+        installation.install("slow")
+        before = len(server.folders())
+        server.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: len(server.folders()) > before, "it has a folder of its own")
+
+
 def test_a_version_that_means_something_else_by_the_state_is_not_taken(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import util
 from typing import Any
 
 from mpchat.bus.contract import Snapshot
@@ -77,7 +78,12 @@ class Trial:
         self._done = done
         self._said: deque[int] = deque(maxlen=TRIAL_OUTPUT)
         self._process = subprocess.Popen(
-            [*command, "--trial", FORMAT], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*command, "--trial", FORMAT],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # When we end it, what it leaves is in our folder, and goes with that.
+            env={**os.environ, "TMPDIR": util.get_temp_dir()},
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout

@@ -378,7 +378,8 @@ class Worker:
         if adoption.applied * BYTES_AN_ENTRY > len(blob) > 0:
             try:
                 self._log.put_snapshot(self._reader.position, blob)
-            except LogFull as error:
+            except (LogFull, LogLost) as error:
+                # The clients do not wait for it. That the sequencer is gone, our links say too.
                 log.warning("a snapshot was not taken: %s", error)
 
     def _carry_on(self, adoptee: Adoptee) -> None:

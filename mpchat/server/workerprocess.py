@@ -28,6 +28,7 @@ from mpchat.server.control import (
     Handed,
     HandOff,
     Release,
+    Released,
     Retire,
     in_chunks,
 )
@@ -153,17 +154,17 @@ class WorkerProcess:
                 held.append(self.clients.pop(sid))
         return held
 
-    def last_closed(self) -> list[SessionId]:
-        """What the worker said of closed sessions, and nobody has heard, before it ended."""
-        sids: list[SessionId] = []
+    def last_words(self) -> list[Closed | Released]:
+        """What the worker said of clients that it has no more, and nobody has heard, before it ended."""
+        words: list[Closed | Released] = []
         try:
             while self.channel.readable():
                 message, _ = self.channel.receive()
-                if isinstance(message, Closed):
-                    sids += message.sids
+                if isinstance(message, Closed | Released):
+                    words.append(message)
         except ChannelClosed:
             pass  # there is no more
-        return sids
+        return words
 
     def take_waiting(self) -> dict[SessionId, Held]:
         """The clients that were not handed over yet: they can go to another worker as if nothing had happened."""

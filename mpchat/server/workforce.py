@@ -154,10 +154,8 @@ class Workforce:
                 self._supervision.beat(worker.slot, time.monotonic())
             case Received():
                 self._tell(worker, worker.received)
-            case Closed(sids):
-                self._close(worker, sids)
-            case Released(sids, last):
-                self._take_back(worker, sids, last)
+            case Closed() | Released():
+                self._part_with(worker, message)
             case Ready():
                 self._welcome(worker)
             case Quiesced():
@@ -188,7 +186,8 @@ class Workforce:
         self._loop.unwatch(worker.process.sentinel)
         self._loop.unwatch(worker.channel)
         del self.workers[worker.slot]
-        self._close(worker, worker.last_closed())
+        for message in worker.last_words():
+            self._part_with(worker, message)
         code = worker.reap()
         self._supervision.ended(worker.slot, time.monotonic(), killed=code == -signal.SIGKILL)
         carried_on = kernel.AVAILABLE and self.mode is not Mode.CLOSED
@@ -199,7 +198,7 @@ class Workforce:
             fate = "carried on" if carried_on else "disconnected"
             log.error("%s ended with %s; %d clients are %s", worker.name, code, len(worker.clients), fate)
         if carried_on:
-            self._bequeath(worker)
+            self._bequeath(worker, concluded=worker.concluded_at > 0 and not code)
         else:
             self._disconnect(worker)
         for sid, epoch in worker.burying.items():
@@ -275,6 +274,14 @@ class Workforce:
         else:
             turn_away(socket.socket(fileno=held.descriptor), Refusal(Problem.SERVER_STOPPING))
 
+    def _part_with(self, worker: WorkerProcess, message: Closed | Released) -> None:
+        """A worker does not have these clients any more."""
+        match message:
+            case Closed(sids):
+                self._close(worker, sids)
+            case Released(sids, last):
+                self._take_back(worker, sids, last)
+
     def _close(self, worker: WorkerProcess, sids: Iterable[SessionId]) -> None:
         for held in worker.closed(sids):
             self._forget(held)
@@ -286,14 +293,14 @@ class Workforce:
             worker.releasing = False
         self._place_all({sid: held.next() for sid, held in worker.released(sids).items()})
 
-    def _bequeath(self, worker: WorkerProcess) -> None:
-        """Give the dead worker's clients to others."""
+    def _bequeath(self, worker: WorkerProcess, concluded: bool) -> None:
+        """Give the clients of a worker that has ended to others; it has `concluded`: ended as it was told to."""
         swept = self._ledger.sweep_mark(worker.slot)
         for sid, held in worker.clients.items():
             page = self._ledger.page(held.page)
             page.settle(swept)
-            if worker.concluded_at:
-                # It was closed just then, and nobody has been told: there is nothing more to send to it.
+            if concluded:
+                # It was not given back: so it was closed just then, and there is nothing more to send to it.
                 page.release(worker.concluded_at, page.read_mark().position, b"")
             self._unplaced[sid] = held.next()
 

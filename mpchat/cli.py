@@ -106,21 +106,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) -> None:
     # Only now: what a mere --help does not need.
-    from mpchat.server.supervisor import run_server
-    from mpchat.server.upgrade import current_command, read_handover
+    from mpchat.server.supervisor import Launch, run_server
+    from mpchat.server.upgrade import current_program, read_handover
 
     inherited = None if inherit is None else read_handover(inherit)
-    run_server(config, _announce, reread, current_command(), inherited)
+    run_server(config, Launch(_announce, reread, current_program(os.environ)), inherited)
 
 
 def _try(config: Config, wanted: str) -> None:
     """Come up beside the running server, as a sign that this version can take its place. Raises MpchatError if not."""
-    from mpchat.server.supervisor import run_server
+    from mpchat.server.supervisor import Launch, run_server
     from mpchat.server.upgrade import FORMAT
 
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
-    run_server(replace(config, host="127.0.0.1", port=0, workers=1), _announce, trial=True)
+    config = replace(config, host="127.0.0.1", port=0, workers=1)
+    run_server(config, Launch(_announce, lambda: config, trial=True))
 
 
 def _announce(line: str) -> None:

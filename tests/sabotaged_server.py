@@ -2,10 +2,10 @@
 
 ``python sabotaged_server.py FAULT OPTION...``: the options are those of `mpchat-server`.
 
-So that there is something to get wrong, however fast or busy the machine is, a worker waits LATE before it flushes, and
-kills itself in a flush: where a client of its own has just been sent the first line of a block (which is written, and
-no mark says so) whose rest (which is not) has two messages of one sender. It does so only for a client that no worker
-had before it; so no client costs more than one worker, and each one's output is carried on in the end.
+So that there is something to get wrong, however fast or busy the machine is, a worker rests LATE after it has flushed,
+and kills itself in a flush: where a client of its own has just been sent the first line of a block (which is written,
+and no mark says so) whose rest (which is not) has two messages of one sender. It does so only for a client that no
+worker had before it; so no client costs more than one worker, and each one's output is carried on in the end.
 """
 
 import os
@@ -59,10 +59,13 @@ OUTPUTS: dict[str, Callable[[Adoptee], bytes]] = {
 }
 
 
-def plan_late(pace: Pace) -> None:
-    """In the place of `Pace.plan`."""
-    if pace._fanout.pending and pace._timer is None:
-        pace._timer = pace._loop.call_later(LATE, pace.flush)
+flush = Pace.flush
+
+
+def flush_and_rest(pace: Pace[Client]) -> float:
+    """In the place of `Pace.flush`: so all that comes in LATE is in one reading, and in one flush."""
+    flush(pace)
+    return LATE
 
 
 send_whole = Client.send
@@ -88,7 +91,7 @@ class FaultyWorker:
         self.fault = fault
 
     def __call__(self, *arguments: Any) -> None:
-        with mock.patch.object(Pace, "plan", plan_late), mock.patch.object(Client, "send", send_and_die):
+        with mock.patch.object(Pace, "flush", flush_and_rest), mock.patch.object(Client, "send", send_and_die):
             if self.fault in OUTPUTS:
                 mock.patch.object(Adoptee, "output", property(OUTPUTS[self.fault])).start()
             worker.run_worker(*arguments)

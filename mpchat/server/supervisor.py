@@ -20,8 +20,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from multiprocessing import util
 
 from mpchat.bus.contract import LogError, Snapshot
@@ -38,7 +38,7 @@ from mpchat.server.logs import start_logging
 from mpchat.server.sequencing import Sequencing, make_context
 from mpchat.server.status import Part, describe_processes
 from mpchat.server.supervision import GiveUp, Kill, Policy, Retire, Start, Supervision
-from mpchat.server.upgrade import Handover, Trial, clear_remains, execute
+from mpchat.server.upgrade import Handover, Program, Trial, clear_remains, execute
 from mpchat.server.waitloop import WaitLoop
 from mpchat.server.workforce import Mode, Workforce
 
@@ -60,19 +60,24 @@ class _Phase(enum.Enum):
     STOPPING = enum.auto()
 
 
-def run_server(
-    config: Config,
-    announce: Callable[[str], None],
-    reread: Callable[[], Config] | None = None,
-    command: Sequence[str] = (),
-    inherited: Handover | None = None,
-    trial: bool = False,
-) -> None:
-    """Serve until told to stop. `announce` gets one line when every worker is ready. Raises an MpchatError.
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the command line has to do with the server that it launches."""
 
-    `reread` gives the configuration anew, at HUP; `command` starts this program, in the version that is installed then,
-    at USR2. `inherited` is what the program before this one in the same process has left. On `trial` it is enough to
-    come up.
+    announce: Callable[[str], None]
+    """Gets one line when every worker is ready."""
+    reread: Callable[[], Config]
+    """Gives the configuration anew, at HUP. Raises ConfigError."""
+    program: Program | None = None
+    """What takes over at USR2; None: nothing does."""
+    trial: bool = False
+    """It is enough to come up."""
+
+
+def run_server(config: Config, launch: Launch, inherited: Handover | None = None) -> None:
+    """Serve until told to stop. Raises an MpchatError.
+
+    `inherited` is what the program before this one in the same process has left.
     """
     start_logging("main", config.log_level)
     allowed = _raise_descriptor_limit(config)
@@ -85,10 +90,10 @@ def run_server(
         clear_remains(inherited)
     try:
         while True:
-            handover = _serve(config, listener, ledger, announce, reread or (lambda: config), command, inherited, trial)
-            if handover is None:
+            handover = _serve(config, launch, listener, ledger, inherited)
+            if handover is None or launch.program is None:
                 return
-            execute(handover, command)
+            execute(handover, launch.program)
             # Still here: go on as we are.
             inherited = handover
     finally:
@@ -97,21 +102,14 @@ def run_server(
 
 
 def _serve(
-    config: Config,
-    listener: Listener,
-    ledger: Ledger,
-    announce: Callable[[str], None],
-    reread: Callable[[], Config],
-    command: Sequence[str],
-    inherited: Handover | None,
-    trial: bool,
+    config: Config, launch: Launch, listener: Listener, ledger: Ledger, inherited: Handover | None
 ) -> Handover | None:
     """One life of the server; what is left to the next one, if there is to be one."""
     journal = Journal.make(journal_size())
     try:
         if inherited is not None:
             journal.seed(inherited.snapshot, time.time_ns() // 1_000_000)
-        return Supervisor(config, listener, ledger, journal, announce, reread, command, trial).run(inherited)
+        return Supervisor(config, launch, listener, ledger, journal).run(inherited)
     finally:
         journal.close()
 
@@ -119,24 +117,11 @@ def _serve(
 class Supervisor:
     """The running server."""
 
-    def __init__(
-        self,
-        config: Config,
-        listener: Listener,
-        ledger: Ledger,
-        journal: Journal,
-        announce: Callable[[str], None],
-        reread: Callable[[], Config],
-        command: Sequence[str],
-        trial: bool,
-    ) -> None:
+    def __init__(self, config: Config, launch: Launch, listener: Listener, ledger: Ledger, journal: Journal) -> None:
         self._config = config
+        self._launch = launch
         self._listener = listener
         self._ledger = ledger
-        self._announce = announce
-        self._reread = reread
-        self._command = command
-        self._on_trial = trial
         self._loop = WaitLoop()
         context = make_context()
         self._supervision = Supervision(config.workers, _make_policy(config))
@@ -233,12 +218,12 @@ class Supervisor:
         self._phase = _Phase.SERVING
         self._workforce.open(Mode.OPEN)
         line = f"mpchat ready on {self._listener.address}, {len(self._workforce.workers)} workers"
-        if self._on_trial:
+        if self._launch.trial:
             self._at_once = True
         elif self._inheriting:
             log.info("the program is replaced: %s", line)
         else:
-            self._announce(line)
+            self._launch.announce(line)
         if self._stop_wanted:
             self._quiesce()
 
@@ -297,7 +282,7 @@ class Supervisor:
         if not self._is_serving("reload"):
             return
         try:
-            config = self._reread()
+            config = self._launch.reread()
         except ConfigError as error:
             log.error("nothing is changed: %s", error)
             return
@@ -329,11 +314,12 @@ class Supervisor:
 
     def _try_upgrade(self) -> None:
         """USR2: try the version that is installed now."""
-        if self._trial is not None or not self._command or not self._is_serving("upgrade"):
+        program = self._launch.program
+        if self._trial is not None or program is None or not self._is_serving("upgrade"):
             return
         log.info("trying the version that is installed now")
         try:
-            self._trial = Trial(self._loop, self._command, self._end_trial)
+            self._trial = Trial(self._loop, program, self._end_trial)
         except OSError as error:
             log.error("no upgrade: %s", error)
 

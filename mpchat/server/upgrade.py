@@ -17,11 +17,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import util
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpchat.bus.contract import Snapshot
 from mpchat.chat.entries import VERSION as ENTRIES_VERSION
@@ -70,20 +70,27 @@ class Handover:
         return [self.listener, *self.ledger, *(held.descriptor for held in self.clients.values())]
 
 
+class Program(NamedTuple):
+    """How this program is started, in the version that is installed then."""
+
+    command: list[str]
+    environment: Mapping[str, str]
+
+
 class Trial:
     """The new version, on trial. `done` is called once: with why it will not do, or with nothing if it came up."""
 
-    def __init__(self, loop: WaitLoop, command: Sequence[str], done: Callable[[str], None]) -> None:
+    def __init__(self, loop: WaitLoop, program: Program, done: Callable[[str], None]) -> None:
         self._loop = loop
         self._done = done
         self._said: deque[int] = deque(maxlen=TRIAL_OUTPUT)
         self._process = subprocess.Popen(
-            [*command, "--trial", FORMAT],
+            [*program.command, "--trial", FORMAT],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             # When we end it, what it leaves is in our folder, and goes with that.
-            env={**os.environ, "TMPDIR": util.get_temp_dir()},
+            env={**program.environment, "TMPDIR": util.get_temp_dir()},
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
@@ -120,15 +127,15 @@ class Trial:
         self._done(trouble)
 
 
-def current_command() -> list[str]:
-    """The command that started this program, without what an earlier upgrade put behind it."""
+def current_program(environment: Mapping[str, str]) -> Program:
+    """How this program was started, in this environment, without what an earlier upgrade put behind it."""
     words = [sys.executable, *sys.orig_argv[1:]]
     if "--inherit" in words:
         del words[words.index("--inherit") :]
-    return words
+    return Program(words, environment)
 
 
-def execute(handover: Handover, command: Sequence[str]) -> None:
+def execute(handover: Handover, program: Program) -> None:
     """Become the new program. Returns only when that fails, and then says why in the log."""
     signals.block()
     descriptor = make_memory(0, "mpchat-handover")
@@ -141,7 +148,8 @@ def execute(handover: Handover, command: Sequence[str]) -> None:
             os.set_inheritable(number, True)
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(command[0], [*command, "--inherit", str(descriptor)])
+        words = [*program.command, "--inherit", str(descriptor)]
+        os.execve(words[0], words, program.environment)
     except OSError as error:
         log.error("the new program cannot be executed: %s", error)
         for number in passed:

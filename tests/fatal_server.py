@@ -205,7 +205,7 @@ WORKER: dict[str, Point] = {
     "published": after(Publisher, "_answered"),
     # what comes back
     "come": before(Reader, "_apply"),
-    "applied": before(worker.Pace, "plan", pending),
+    "applied": before(worker.Pace, "flush", pending),
     "flushing": before(Fanout, "flush"),
     "sending": before(Client, "send"),
     "halfway": halfway,
@@ -227,7 +227,7 @@ WORKER: dict[str, Point] = {
     "shadow": after(Adoption, "__init__"),
     "slice": after(Adoption, "advance", lambda done, *_: not done),
     "made": before(Worker, "_end_adoption"),
-    "saved": after(Worker, "_save_work"),
+    "saved": after(Worker, "_leave_snapshot"),
     "carried": after(Client, "carry_on"),
     "carried-one": after(Worker, "_carry_on"),
     # a snapshot

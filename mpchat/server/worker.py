@@ -65,7 +65,7 @@ BEATS = 4
 """How many beats fit into the silence after which main takes a worker for hung."""
 
 DEAR = 1000
-"""How many entries an adoption must have applied again for a snapshot to be thought of."""
+"""How many entries must be to be applied again for a snapshot to be thought of."""
 
 BYTES_AN_ENTRY = 50
 """How many bytes of a snapshot are made and read in the time that one entry takes to be applied: about 25 ns each way,
@@ -92,6 +92,7 @@ class Worker:
         self._pace = Pace(self._fanout, self._stir)
         self._reader = Reader(self.loop, self._replica, position, self._fanout, self._see_applied, self._fail)
         self.publisher = Publisher(self.loop, self._relieve, self._fail)
+        self._snapshot_at = position  # the entry of the last snapshot that we know of
         self._connected = False
         self._clients: dict[SessionId, Client] = {}
         self._unrelieved: dict[Client, None] = {}
@@ -362,7 +363,9 @@ class Worker:
     def _end_adoption(self, adoption: Adoption) -> None:
         self._coming -= len(adoption.lost) + len(adoption.adoptees)
         log.info("carrying on with %d clients; %d entries were applied again", len(adoption.adoptees), adoption.applied)
-        self._save_work(adoption)
+        # Should we be the next to die, what was applied again just now need not be once more: the clients' marks will
+        # be here.
+        self._leave_snapshot(adoption.applied)
         for adoptee in adoption.lost:
             self._lose(adoptee, "too far behind to be carried on")
         for adoptee in adoption.adoptees:
@@ -371,13 +374,14 @@ class Worker:
             self._pause()
         self._end_when_empty()
 
-    def _save_work(self, adoption: Adoption) -> None:
-        """Should we be the next to die, what was applied again just now need not be once more: the clients' marks will
-        be here, and with a snapshot of just here a successor can start from it."""
-        blob = self._replica.dump() if adoption.applied > DEAR else b""
-        if adoption.applied * BYTES_AN_ENTRY > len(blob) > 0:
+    def _leave_snapshot(self, entries: int) -> None:
+        """Have a snapshot of just here, if it is dearer to apply so many entries again than to make and read one: who
+        has clients with marks from here on can start from it."""
+        blob = self._replica.dump() if entries > DEAR else b""
+        if entries * BYTES_AN_ENTRY > len(blob) > 0:
             try:
                 self._log.put_snapshot(self._reader.position, blob)
+                self._snapshot_at = self._reader.position
             except (LogFull, LogLost) as error:
                 # The clients do not wait for it. That the sequencer is gone, our links say too.
                 log.warning("a snapshot was not taken: %s", error)
@@ -423,6 +427,7 @@ class Worker:
         """Let go of who is to leave, with a mark exactly here."""
         if not self._leaving or not self._reader.between_records:
             return
+        self._leave_snapshot(self._reader.position - self._snapshot_at)
         leaving, self._leaving = self._leaving, []
         for clients, last in leaving:
             here = [client for client in clients if client.sid in self._clients]

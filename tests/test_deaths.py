@@ -7,6 +7,7 @@ byte, and another sequencer goes on with the same log. When it is main: all goes
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from server import (
     kill_sequencer,
     kill_worker_of,
     running_server,
+    starting_server,
     survivable,
     suspended,
     wait_arrived,
@@ -433,6 +435,20 @@ def test_a_sequencer_that_hangs_is_replaced() -> None:
         alice.say("is anybody there")
         server.expect_log("the sequencer has not answered for 1 s: killed")
         bob.expect("alice: is anybody there")
+
+
+def test_a_worker_that_finds_no_sequencer_when_it_comes_up_has_not_failed() -> None:
+    with starting_server("--workers", "1") as server:
+        server.expect_log("sequencer started")
+        for count in range(1, 8):
+            # More often than a boot loop takes.
+            with suppress(psutil.NoSuchProcess):
+                server.sequencer().kill()
+            server.expect_log("sequencer started", count=count + 1)
+        server.wait_ready()
+        server.chat("alice")
+        server.close_chatters()
+        server.stop()
 
 
 @survivable

@@ -33,6 +33,11 @@ SIDS_MOST = 256
 """Session ids in one message."""
 
 
+NO_LOG = 75
+"""Exit code of a worker that could not come up since the sequencer was gone: not its own fault (sysexits.h,
+EX_TEMPFAIL)."""
+
+
 class ChannelClosed(MpchatError):
     """The other process has gone."""
 

@@ -70,7 +70,7 @@ class Sequencing:
         """Start the first one. Raises BootError."""
         try:
             self._start()
-        except LogError as error:
+        except (LogError, ServeError) as error:
             raise BootError(str(error)) from error
 
     def looked(self, now: float) -> None:
@@ -96,34 +96,37 @@ class Sequencing:
         self._sequencer.stop()
 
     def _start(self) -> None:
-        start_fork_server()
-        self._proxy = self._sequencer.start()
+        """Start one, and if that does not come up, the next. Raises ServeError when none does."""
+        while True:
+            start_fork_server()
+            self._sequencer = Sequencer(self._context, self._journal)
+            try:
+                self._proxy = self._sequencer.start()
+                self._pulse_link = self._proxy.open_link("main feels the pulse")
+                break
+            except LogLost as error:
+                log.error("%s", error)
+                self._sequencer.stop()
+                self._count_end(killed=False)
         self._restarts.started(time.monotonic())
         log.info("sequencer started, pid %d", self._sequencer.pid)
         self._loop.watch(self._sequencer.sentinel, lambda events: self._replace())
         self._pulse = Pulse(self._patience)
-        self._pulse_link = self._proxy.open_link("main feels the pulse")
         self._loop.watch(self._pulse_link, lambda events: self._hear_pulse())
         self._on_started(self._proxy.address)
 
     def _replace(self) -> None:
-        """It has ended: start another, on the same journal."""
+        """It has ended: start another, on the same journal. Raises ServeError."""
         self._unlink()
         self._loop.unwatch(self._sequencer.sentinel)
         code = self._sequencer.stop()
-        again = self._restarts.ended(time.monotonic(), killed=code == -signal.SIGKILL)
-        while again:
-            log.error("the sequencer has ended with %s: another one goes on", code)
-            self._sequencer = Sequencer(self._context, self._journal)
-            try:
-                self._start()
-                return
-            except LogLost as error:
-                self._unlink()
-                self._sequencer.stop()
-                log.error("%s", error)
-                again = self._restarts.ended(time.monotonic(), killed=False)
-        raise ServeError("the sequencer ends again and again; the chat cannot go on")
+        log.error("the sequencer has ended with %s: another one goes on", code)
+        self._count_end(killed=code == -signal.SIGKILL)
+        self._start()
+
+    def _count_end(self, killed: bool) -> None:
+        if not self._restarts.ended(time.monotonic(), killed):
+            raise ServeError("the sequencer ends again and again; the chat cannot go on")
 
     def _hear_pulse(self) -> None:
         assert self._pulse_link is not None

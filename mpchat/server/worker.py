@@ -30,6 +30,7 @@ from mpchat.lifeline import die_with_main, tie_to_main
 from mpchat.server.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.client import Client, Start
 from mpchat.server.control import (
+    NO_LOG,
     Beat,
     Bury,
     Channel,
@@ -522,7 +523,7 @@ def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", address: LogAd
         code = Worker(config, Channel(pipe), address, ledger, slot).run()
     except (LogError, ChannelClosed) as error:
         log.error("%s: %s", type(error).__name__, error)
-        code = 1
+        code = NO_LOG if isinstance(error, LogLost) else 1
     raise SystemExit(code)
 
 

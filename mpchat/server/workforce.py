@@ -22,6 +22,7 @@ from mpchat.config import Config
 from mpchat.server import kernel
 from mpchat.server.acceptor import turn_away
 from mpchat.server.control import (
+    NO_LOG,
     Beat,
     ChannelClosed,
     Closed,
@@ -189,7 +190,7 @@ class Workforce:
         for message in worker.last_words():
             self._part_with(worker, message)
         code = worker.reap()
-        self._supervision.ended(worker.slot, time.monotonic(), killed=code == -signal.SIGKILL)
+        self._supervision.ended(worker.slot, time.monotonic(), killed=code in (-signal.SIGKILL, NO_LOG))
         carried_on = kernel.AVAILABLE and self.mode is not Mode.CLOSED
         self.bereaved |= not worker.retiring or bool(code)
         if worker.retiring and not code:

@@ -2,8 +2,8 @@
 
 Owns those processes, and the sequencer's, which has a journal as in the server. Promises that every reader is checked
 to have been given all entries, each once and in order; a Sample or a StressError in bounded time; and that no process
-is left. A worker publishes at most every millisecond and rests between two readings: what is measured here is where that
-would end without the pauses.
+is left. A worker publishes at most every millisecond and rests between two readings: what is measured here is where
+that would end without the pauses.
 """
 
 from __future__ import annotations

@@ -119,12 +119,10 @@ def list_workers(quick: bool) -> Iterator[Case]:
 
 def list_room(quick: bool) -> Iterator[Case]:
     """One room, more and more members, the same number of deliveries."""
-    sizes, talked, flooded, senders = (
-        ((6,), 200, 2_000, 4) if quick else ((10, 50, 200, 1000, 5000), 200_000, 10**6, 10)
-    )
-    for make, name, deliveries in ((conversation, "talk", talked), (flood, "flood", flooded)):
+    sizes, senders, part = ((6,), 4, 1000) if quick else ((10, 50, 200, 1000, 5000), 10, 1)
+    for make, name, deliveries in ((conversation, "talk", 200_000), (flood, "flood", 1_000_000)):
         for size in sizes:
-            messages = max(1, round(deliveries / (size - 1) / senders))
+            messages = max(1, round(deliveries / part / (size - 1) / senders))
             yield Case("room", f"{name}, {size:,}", Talk(make(messages, size, senders)))
 
 

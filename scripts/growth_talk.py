@@ -1,7 +1,7 @@
 """Runs of a server for growth.py: a talk, a start, or nothing at all, each with a fresh server.
 
-Owns the idle clients, and the moments at which the server is measured. The talk itself, its load generator and its check
-are the benchmark's. Promises a Sample or a StressError in bounded time, and that no process is left.
+Owns the idle clients, and the moments at which the server is measured. The talk itself, its load generator and its
+check are the benchmark's. Promises a Sample or a StressError in bounded time, and that no process is left.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from benchmark_workload import NUMBER_DIGITS, SENDER_DIGITS, SHORTEST, Workload
+from benchmark_workload import NUMBER_DIGITS, SENDER_DIGITS, Workload
 
 Steps = Sequence[tuple[bytes, bytes]]
 """Signing on: what to send, and the bytes that are there when the answer is."""
@@ -56,8 +56,8 @@ class Dialect(ABC):
         before, after = re.escape(self.delivery(name, room, text)).split(text)
         named = before.replace(name, rb"c(\d{%d})" % SENDER_DIGITS)
         sender = rb"\d{%d}" % SENDER_DIGITS if named == before else rb"\1"
-        padding = len(workload.text(0, 0)) - SHORTEST
-        return re.compile(rb"%s%s:(%s:\d{%d}):x{%d}%s" % (named, workload.run, sender, NUMBER_DIGITS, padding, after))
+        key = rb"(%s:\d{%d})" % (sender, NUMBER_DIGITS)
+        return re.compile(rb"%s%s:%s:x{%d}%s" % (named, workload.run, key, workload.padding, after))
 
 
 class Line(Dialect):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -162,7 +163,10 @@ def run_once(peer: Peer, workload: Workload, terms: Terms) -> Run:
     return make_run(peer.name, workload, dialect, measured)
 
 
-def measure(crew: Crew, workload: Workload, pid: int, memory_before: int | None) -> Measured:
+def measure(
+    crew: Crew, workload: Workload, pid: int, memory_before: int | None, read_cpu: Callable[[int], float] = read_cpu
+) -> Measured:
+    """What a crew does to the server `pid`. `read_cpu` is called just before the talk and just after it."""
     crew.hear(Here)
     stat = read_stat()
     crew.start()

@@ -70,6 +70,11 @@ class Workload:
     def text(self, sender: int, number: int) -> bytes:
         return (b"%s:%s:" % (self.run, self.key(sender, number))).ljust(self.size, b"x")
 
+    @property
+    def padding(self) -> int:
+        """How many bytes stand behind the key of a text. Without a `run`, texts can be shorter than SHORTEST."""
+        return self.size - len(self.run) - (SHORTEST - RUN_DIGITS)
+
     def texts(self, sender: int) -> Iterator[bytes]:
         return (self.text(sender, number) for number in range(self.messages))
 

@@ -254,7 +254,8 @@ def test_a_message_is_as_many_lines_as_texts(texts: list[str]) -> None:
 
 @given(st.integers(0, 3 * RUN_MOST))
 def test_a_run_of_messages_is_cut_so_that_one_entry_is_never_more_than_a_send_queue(count: int) -> None:
-    entries = read_frames(SID, [(number, f"line {number}") for number in range(1, count + 1)], 100)
+    entries = read_frames(SID, [(number, f"line {number}") for number in range(1, count + 1)], 100, 2, "line")
     assert all(isinstance(entry, Said) and len(entry.texts) <= RUN_MOST for entry in entries)
     assert [text for entry in entries for text in entry.texts] == [f"line {number}" for number in range(1, count + 1)]
     assert [entry.end for entry in entries] == sorted({entry.end for entry in entries})
+    assert {(entry.epoch, entry.mode) for entry in entries} <= {(2, "line")}, "or it would not count"

@@ -33,7 +33,7 @@ def read_frames(
     said = 0
     for end, text in frames:
         if len(texts) == RUN_MOST:
-            entries.append(Said(sid, said, tuple(texts)))
+            entries.append(Said(sid, said, tuple(texts), epoch, mode))
             texts = []
         if text and text[0] not in "/qQ \t":
             texts.append(text)

@@ -1,0 +1,81 @@
+"""The server of a run of growth.py, and what each kind of its processes takes.
+
+Owns the server's process tree and the kinds of its processes, which the server's log names: `workers` and `sequencer`;
+`main` is the process that was started; the fork server and the resource tracker are `rest`. Promises that nothing of it
+is left when the block of `running` ends.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+
+import psutil
+from benchmark_meter import list_family, measure_process
+from benchmark_peers import READY_S, SENDQ
+from stress import deferred_interrupts
+from stress_server import OwnServer, StressError
+
+STARTED = re.compile(r"(worker|sequencer)(?:-\d+)? started, pid (\d+)$")
+KINDS = ("workers", "sequencer", "main", "rest")
+_NAMES = {"worker": "workers", "sequencer": "sequencer"}
+
+ByKind = dict[str, float]
+
+
+def find_kinds(lines: Sequence[str]) -> dict[int, str]:
+    """The processes that the log names, with their kinds."""
+    found = [match for line in lines if (match := STARTED.search(line))]
+    return {int(match[2]): _NAMES[match[1]] for match in found}
+
+
+class Server:
+    """A running server. Figures are sums over the processes of a kind, since their start."""
+
+    def __init__(self, server: OwnServer, host: str, port: int) -> None:
+        self.host, self.port, self.pid = host, port, server.pid
+        self.ready_s = server.ready_s
+        self._kinds = find_kinds(server.new_log_lines()) | {self.pid: "main"}
+
+    def read_cpu(self) -> ByKind:
+        """Seconds."""
+        return self._sum(measure_process)
+
+    def read_memory(self) -> ByKind:
+        """PSS in bytes; empty where the system does not tell."""
+        try:
+            return self._sum(lambda process: float(process.memory_full_info().pss))
+        except AttributeError:
+            return {}
+
+    def count_wakings(self) -> ByKind:
+        """How often a process has gone to sleep, and so was woken."""
+        return self._sum(lambda process: float(process.num_ctx_switches().voluntary))
+
+    def _sum(self, measure: Callable[[psutil.Process], float]) -> ByKind:
+        sums = dict.fromkeys(KINDS, 0.0)
+        for process in list_family(self.pid):
+            try:
+                sums[self._kinds.get(process.pid, "rest")] += measure(process)
+            except psutil.Error:  # it ended just now
+                continue
+        return sums
+
+
+@contextmanager
+def running(command: Sequence[str], workers: int, clients: int) -> Iterator[Server]:
+    """A server, ready, until the block ends. StressError if it does not come up, or does not end well."""
+    options = f"--port 0 --workers {workers} --rate 0 --sendq {SENDQ} --max-clients {clients + 8} --log-level info"
+    with ExitStack() as stack:
+        with deferred_interrupts():
+            own = stack.enter_context(closing(OwnServer([*command, *options.split()])))
+        yield Server(own, *own.address(time.monotonic() + READY_S))
+        if faults := own.end().examples:
+            said = "; ".join(f"{kind.value}: {', '.join(examples)}" for kind, examples in faults.items())
+            raise StressError(f"{said}\n{own.log_tail()}")
+
+
+def subtract(after: ByKind, before: ByKind) -> ByKind:
+    return {kind: after[kind] - before[kind] for kind in after if kind in before}

@@ -5,7 +5,8 @@
 
 Owns the command line and the order of the runs: in each round, each row of each series once (and each server, if there
 are several), always with a fresh server. growth_series says what is measured, growth_talk, growth_sequencer and
-growth_parts do it, growth_report prints one table a series. The load and its check are the benchmark's.
+growth_parts do it, growth_report prints one table a series, growth_capacity what follows for other machines when all
+series were run. The load and its check are the benchmark's.
 
 Exit status: 0 nothing was lost, 1 something was (or doubled, or out of order, or a run failed), 2 usage, 3 not
 possible, 130 interrupted.
@@ -27,6 +28,7 @@ from pathlib import Path
 from benchmark import names
 from benchmark_run import Terms
 from benchmark_workload import RUN_DIGITS
+from growth_capacity import find_costs, format_capacity
 from growth_parts import measure_part
 from growth_report import NOTES, format_series
 from growth_sample import Sample
@@ -140,6 +142,8 @@ def measure(case: Case, command: Sequence[str]) -> Sample:
 
 def format_report(book: Book) -> str:
     parts = [format_series(name, rows) for name, rows in book.samples.items()]
+    if costs := find_costs(book.samples):
+        parts.append(format_capacity(costs))
     parts += [f"FAILED: {each.series}, {each.row}: {each.reason}" for each in book.failures]
     return "\n\n".join([*parts, NOTES])
 

@@ -104,6 +104,10 @@ def flood(messages: int, clients: int = 200, senders: int = 20, size: int = 64) 
     return Workload("flood", Kind.FLOOD, clients, senders=senders, messages=messages, size=size, run=run)
 
 
+def paced(messages: int, clients: int, senders: int) -> Workload:
+    return Workload("paced", Kind.PACED, clients, senders=senders, messages=messages, load=10.0)
+
+
 # --- the series
 
 
@@ -118,12 +122,15 @@ def list_workers(quick: bool) -> Iterator[Case]:
 
 
 def list_room(quick: bool) -> Iterator[Case]:
-    """One room, more and more members, the same number of deliveries."""
+    """One room, more and more members. A talk and a flood with the same number of deliveries; and messages so far apart
+    that each goes out by itself, as many for all sizes: their costs differ by that of the deliveries alone."""
     sizes, senders, part = ((6,), 4, 1000) if quick else ((10, 50, 200, 1000, 5000), 10, 1)
     for make, name, deliveries in ((conversation, "talk", 200_000), (flood, "flood", 1_000_000)):
         for size in sizes:
             messages = max(1, round(deliveries / part / (size - 1) / senders))
             yield Case("room", f"{name}, {size:,}", Talk(make(messages, size, senders)))
+    for size in sizes:
+        yield Case("room", f"paced, {size:,}", Talk(paced(1 if quick else 5, size, senders)))
 
 
 def list_rooms(quick: bool) -> Iterator[Case]:

@@ -31,7 +31,7 @@ from benchmark_workload import RUN_DIGITS
 from growth_capacity import find_costs, format_capacity
 from growth_parts import measure_part
 from growth_report import NOTES, format_series
-from growth_sample import Sample
+from growth_sample import Disturbance, Sample
 from growth_sequencer import measure_sequencer
 from growth_series import SERIES, Case, Part, Quiet, Sequencing, Start, Talk
 from growth_talk import measure_quiet, measure_start, measure_talk, with_mark
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="in sizes that are no measurement")
     parser.add_argument("--command", default=own, help="starts mpchat")
     parser.add_argument("--also", type=also, action="append", default=[], metavar="NAME=COMMAND", help="another mpchat")
+    parser.add_argument("--with", type=Path, metavar="FILE", dest="earlier", help="tell of these runs (--json), too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all runs")
     return parser
 
@@ -143,7 +144,7 @@ def measure(case: Case, command: Sequence[str]) -> Sample:
 def format_report(book: Book) -> str:
     parts = [format_series(name, rows) for name, rows in book.samples.items()]
     if costs := find_costs(book.samples):
-        parts.append(format_capacity(costs))
+        parts.append(format_capacity(costs, book.samples))
     parts += [f"FAILED: {each.series}, {each.row}: {each.reason}" for each in book.failures]
     return "\n\n".join([*parts, NOTES])
 
@@ -158,6 +159,17 @@ def as_json(options: argparse.Namespace, book: Book) -> str:
     return json.dumps(report, indent=1) + "\n"
 
 
+def load_samples(file: Path, book: Book) -> None:
+    """Take what `as_json` has written. Raises StressError."""
+    try:
+        for series, rows in json.loads(file.read_text())["series"].items():
+            for row, found in rows.items():
+                for each in found:
+                    book.add(series, row, Sample(each["figures"], Disturbance(**each["disturbance"]), each["wrong"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StressError(f"{file} has no runs of growth.py: {error!r}") from error
+
+
 def judge(book: Book) -> int:
     """The exit status."""
     samples = [sample for rows in book.samples.values() for found in rows.values() for sample in found]
@@ -170,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     book, cases = Book(), choose_cases(options)
     try:
+        if options.earlier:
+            load_samples(options.earlier, book)
         raise_file_limit(SPARE_FILES + max(case.what.clients for case in cases))
         run_all(cases, {"": shlex.split(options.command)} | dict(options.also), options.rounds, book)
         print(format_report(book))

@@ -26,6 +26,8 @@ BATCH = 10  # entries of a publication under load
 SILENCE_S = 60.0  # between two messages of a client
 SMALL, LARGE = 50, 5000  # members of the rooms between which the cost of a delivery is the slope
 MEASURED_WORKERS = 2
+CROWD = "8,000, 160"
+CROWDED = 50  # members of the rooms of the series `crowd`, which has two workers
 GIB = 1 << 30
 
 Book = Mapping[str, Mapping[str, Sequence[Sample]]]
@@ -74,11 +76,17 @@ def find_costs(book: Book) -> Costs | None:
             delivery=(large - small) / (LARGE - SMALL),
             publication=one - reading,
             reading=reading,
-            client=median("crowd", "8,000", "client_kib") * 1024,
+            client=median("crowd", CROWD, "client_kib") * 1024,
             replica=median("parts", "remember, 1", "bytes"),
         )
     except KeyError:
         return None
+
+
+def cost_message(costs: Costs, workers: int, members: int) -> float:
+    """us of CPU of all processes."""
+    everywhere = workers * (costs.entry + costs.reading)
+    return costs.line + costs.publication + everywhere + (members - 1) * costs.delivery
 
 
 def compute(costs: Costs, cores: int, members: int) -> Capacity:
@@ -89,7 +97,7 @@ def compute(costs: Costs, cores: int, members: int) -> Capacity:
         "reading lines": costs.line,
         "the sequencer": sequencer,
     }
-    whole = BUSY * cores * 1e6 / sum(shares.values())
+    whole = BUSY * cores * 1e6 / cost_message(costs, cores, members)
     messages = min(whole, BUSY * 1e6 / sequencer)
     wall = "the sequencer is one process" if messages < whole else max(shares, key=lambda share: shares[share])
     clients = messages * SILENCE_S
@@ -97,10 +105,21 @@ def compute(costs: Costs, cores: int, members: int) -> Capacity:
     return Capacity(messages, messages * (members - 1), clients, memory, wall)
 
 
-def format_capacity(costs: Costs) -> str:
+def format_capacity(costs: Costs, book: Book) -> str:
     rows = [["cores, workers", "members", "messages/s", "deliveries/s", "clients", "GiB", "first wall"]]
     rows += [list(format_row(costs, cores, members)) for cores in CORES for members in ROOMS]
-    return "\n".join([*format_heading(costs), *align(rows)])
+    return "\n".join([*format_heading(costs), *align(rows), format_check(costs, book)])
+
+
+def format_check(costs: Costs, book: Book) -> str:
+    """The model beside what was measured of the very thing that it is about."""
+    measured = [
+        f"{figure.median:,.0f} at {row.rpartition(' ')[2]} messages/s"
+        for row, samples in book["crowd"].items()
+        if (figure := Figure.of([sample.figures.get("message_us") for sample in samples]))
+    ]
+    wanted = cost_message(costs, MEASURED_WORKERS, CROWDED)
+    return f"  check: us of CPU of a message to {CROWDED}: computed {wanted:,.0f}; in crowd {', '.join(measured)}"
 
 
 def format_heading(costs: Costs) -> Iterator[str]:

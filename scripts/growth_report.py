@@ -127,14 +127,15 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "crowd": Table(
-        "all of these clients at once, in rooms of 50, in each of which somebody says something once a second",
-        "clients",
+        "all of these clients at once, in rooms of 50, and more and more messages/s in all",
+        "clients, messages/s",
         (
             Column("p50 ms", "p50_ms", ".2f", ranged=True),
             Column("p99 ms", "p99_ms", ".2f", ranged=True),
             Column("deliveries/s", "rate"),
             CPU,
             *SPLIT,
+            MESSAGE,
             Column("sent late ms", "late_ms", ".2f"),
             MIB,
             Column("KiB/client", "client_kib", ".1f"),

@@ -76,12 +76,9 @@ def test_the_sizes_are_those_of_the_issue() -> None:
     assert [talk.idle.clients if talk.idle else 0 for talk in talks_of("idle")] == [0, 1000, 2000, 4000, 8000]
     sizes = [talk.workload.size for talk in talks_of("size")]
     assert (min(sizes), max(sizes)) == (16, 3000)
-    (crowd,) = talks_of("crowd")
-    assert (crowd.clients, crowd.workload.clients // crowd.workload.rooms, crowd.workload.kind) == (
-        8000,
-        50,
-        Kind.PACED,
-    )
+    for talk in talks_of("crowd"):
+        assert (talk.clients, talk.workload.rooms, talk.workload.kind) == (8000, 160, Kind.PACED)
+        assert talk.workload.messages * talk.workload.senders * talk.workload.rooms == talk.workload.load * 5
 
 
 def test_only_one_thing_grows() -> None:
@@ -273,11 +270,13 @@ def test_costs_are_slopes_between_rows_of_the_tables() -> None:
         "sequencer": {"10, 1": figures(entry_us=6.0), "10, 8": figures(entry_us=13.0)},
         "room": {"paced, 50": figures(message_us=500.0), "paced, 5,000": figures(message_us=500.0 + 4950 * 4)},
         "parts": {"read, 10": figures(us=5.0), "show, 10": figures(us=6.0), "remember, 1": figures(bytes=700.0)},
-        "crowd": {"8,000": figures(client_kib=8.0)},
+        "crowd": {"8,000, 160": figures(client_kib=8.0, message_us=300.0)},
     }
     costs = find_costs(book)
     assert costs == Costs(5.0, 6.0, 4.0, 5.0, 1.0, 8192.0, 700.0)
-    assert len(format_capacity(costs).splitlines()) == 3 + 1 + 4 * 3
+    lines = format_capacity(costs, book).splitlines()
+    assert len(lines) == 3 + 1 + 4 * 3 + 1
+    assert lines[-1].endswith("computed 220; in crowd 300 at 160 messages/s")
     assert find_costs({name: rows for name, rows in book.items() if name != "crowd"}) is None
 
 
@@ -324,6 +323,18 @@ def test_too_few_descriptors_are_said(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "8200 open files are needed" in capsys.readouterr().err
 
 
+def test_earlier_runs_are_told_too(tmp_path: Path) -> None:
+    book, again = growth.Book(), growth.Book()
+    book.add("start", "1", sample(wrong=["1 lost"]))
+    file = tmp_path / "runs.json"
+    file.write_text(growth.as_json(growth.parse([]), book))
+    growth.load_samples(file, again)
+    assert again.samples == book.samples
+    file.write_text("{}")
+    with pytest.raises(growth.StressError):
+        growth.load_samples(file, again)
+
+
 # ----------------------------------------------------------------------------------------- the whole script
 
 
@@ -350,7 +361,7 @@ def test_each_kind_of_run_gives_its_figures(tmp_path: Path) -> None:
     assert list(report["series"]) == series
     samples = [each for rows in report["series"].values() for found in rows.values() for each in found]
     assert all(each["figures"] and not each["wrong"] for each in samples)
-    (crowd,) = report["series"]["crowd"]["40"]
+    (crowd,) = report["series"]["crowd"]["40, 20"]
     assert {"p50_ms", "p99_ms", "workers_us", "sequencer_us", "main_us"} <= crowd["figures"].keys()
 
 

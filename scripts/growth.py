@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import platform
 import secrets
 import shlex
 import signal
@@ -142,11 +144,18 @@ def measure(case: Case, command: Sequence[str]) -> Sample:
 
 
 def format_report(book: Book) -> str:
-    parts = [format_series(name, rows) for name, rows in book.samples.items()]
+    parts = [format_machine()]
+    parts += [format_series(name, rows) for name, rows in book.samples.items()]
     if costs := find_costs(book.samples):
         parts.append(format_capacity(costs, book.samples))
     parts += [f"FAILED: {each.series}, {each.row}: {each.reason}" for each in book.failures]
     return "\n\n".join([*parts, NOTES])
+
+
+def format_machine() -> str:
+    """What figures depend on, and nothing that says whose machine it is."""
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    return f"on {os.cpu_count()} cores: {system}, CPython {platform.python_version()}"
 
 
 def as_json(options: argparse.Namespace, book: Book) -> str:

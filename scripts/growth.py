@@ -5,7 +5,8 @@
 
 Owns the command line and the order of the runs: in each round, each row of each series once (and each server, if there
 are several), always with a fresh server. growth_series says what is measured, growth_talk, growth_sequencer and
-growth_parts do it, growth_report prints one table a series. The load and its check are the benchmark's.
+growth_parts do it, growth_report prints one table a series, growth_capacity what follows for other machines when all
+series were run. The load and its check are the benchmark's.
 
 Exit status: 0 nothing was lost, 1 something was (or doubled, or out of order, or a run failed), 2 usage, 3 not
 possible, 130 interrupted.
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import platform
 import secrets
 import shlex
 import signal
@@ -27,9 +30,10 @@ from pathlib import Path
 from benchmark import names
 from benchmark_run import Terms
 from benchmark_workload import RUN_DIGITS
+from growth_capacity import find_costs, format_capacity
 from growth_parts import measure_part
 from growth_report import NOTES, format_series
-from growth_sample import Sample
+from growth_sample import Disturbance, Sample
 from growth_sequencer import measure_sequencer
 from growth_series import SERIES, Case, Part, Quiet, Sequencing, Start, Talk
 from growth_talk import measure_quiet, measure_start, measure_talk, with_mark
@@ -76,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="in sizes that are no measurement")
     parser.add_argument("--command", default=own, help="starts mpchat")
     parser.add_argument("--also", type=also, action="append", default=[], metavar="NAME=COMMAND", help="another mpchat")
+    parser.add_argument("--with", type=Path, metavar="FILE", dest="earlier", help="tell of these runs (--json), too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all runs")
     return parser
 
@@ -139,9 +144,18 @@ def measure(case: Case, command: Sequence[str]) -> Sample:
 
 
 def format_report(book: Book) -> str:
-    parts = [format_series(name, rows) for name, rows in book.samples.items()]
+    parts = [format_machine()]
+    parts += [format_series(name, rows) for name, rows in book.samples.items()]
+    if costs := find_costs(book.samples):
+        parts.append(format_capacity(costs, book.samples))
     parts += [f"FAILED: {each.series}, {each.row}: {each.reason}" for each in book.failures]
     return "\n\n".join([*parts, NOTES])
+
+
+def format_machine() -> str:
+    """What figures depend on, and nothing that says whose machine it is."""
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    return f"on {os.cpu_count()} cores: {system}, CPython {platform.python_version()}"
 
 
 def as_json(options: argparse.Namespace, book: Book) -> str:
@@ -152,6 +166,17 @@ def as_json(options: argparse.Namespace, book: Book) -> str:
     failures = [dataclasses.asdict(each) for each in book.failures]
     report = {"rounds": options.rounds, "quick": options.quick, "series": samples, "failures": failures}
     return json.dumps(report, indent=1) + "\n"
+
+
+def load_samples(file: Path, book: Book) -> None:
+    """Take what `as_json` has written. Raises StressError."""
+    try:
+        for series, rows in json.loads(file.read_text())["series"].items():
+            for row, found in rows.items():
+                for each in found:
+                    book.add(series, row, Sample(each["figures"], Disturbance(**each["disturbance"]), each["wrong"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StressError(f"{file} has no runs of growth.py: {error!r}") from error
 
 
 def judge(book: Book) -> int:
@@ -166,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     book, cases = Book(), choose_cases(options)
     try:
+        if options.earlier:
+            load_samples(options.earlier, book)
         raise_file_limit(SPARE_FILES + max(case.what.clients for case in cases))
         run_all(cases, {"": shlex.split(options.command)} | dict(options.also), options.rounds, book)
         print(format_report(book))

@@ -7,7 +7,7 @@ what is to be done and does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark_workload import SHORTEST, Kind, Workload
 
@@ -100,8 +100,12 @@ def conversation(messages: int, clients: int = 200, senders: int = 20, size: int
 
 
 def flood(messages: int, clients: int = 200, senders: int = 20, size: int = 64) -> Workload:
-    run = b"" if size <= SHORTEST else Workload.run
-    return Workload("flood", Kind.FLOOD, clients, senders=senders, messages=messages, size=size, run=run)
+    load = Workload("flood", Kind.FLOOD, clients, senders=senders, messages=messages, size=size)
+    return replace(load, run=b"") if size <= SHORTEST else load
+
+
+def paced(messages: int, clients: int, senders: int) -> Workload:
+    return Workload("paced", Kind.PACED, clients, senders=senders, messages=messages, load=10.0)
 
 
 # --- the series
@@ -118,12 +122,15 @@ def list_workers(quick: bool) -> Iterator[Case]:
 
 
 def list_room(quick: bool) -> Iterator[Case]:
-    """One room, more and more members, the same number of deliveries."""
+    """One room, more and more members. A talk and a flood with the same number of deliveries; and messages so far apart
+    that each goes out by itself, as many for all sizes: their costs differ by that of the deliveries alone."""
     sizes, senders, part = ((6,), 4, 1000) if quick else ((10, 50, 200, 1000, 5000), 10, 1)
     for make, name, deliveries in ((conversation, "talk", 200_000), (flood, "flood", 1_000_000)):
         for size in sizes:
             messages = max(1, round(deliveries / part / (size - 1) / senders))
             yield Case("room", f"{name}, {size:,}", Talk(make(messages, size, senders)))
+    for size in sizes:
+        yield Case("room", f"paced, {size:,}", Talk(paced(1 if quick else 5, size, senders)))
 
 
 def list_rooms(quick: bool) -> Iterator[Case]:
@@ -182,11 +189,13 @@ def list_quiet(quick: bool) -> Iterator[Case]:
 
 
 def list_crowd(quick: bool) -> Iterator[Case]:
-    """Each of 160 rooms has 50 clients, and somebody says something in it once a second."""
-    rooms, members, seconds = (4, 10, 1) if quick else (160, 50, 10)
-    clients, senders = rooms * members, 5
-    workload = Workload("crowd", Kind.PACED, clients, rooms, senders, messages=max(1, seconds // senders), load=rooms)
-    yield Case("crowd", f"{clients:,}", Talk(workload))
+    """160 rooms of 50 clients; in each, somebody says something once a second, then more often."""
+    rooms, members, senders, seconds, paces = (4, 10, 5, 1, (5,)) if quick else (160, 50, 5, 5, (1, 5, 10, 15))
+    clients = rooms * members
+    for pace in paces:
+        load, messages = float(rooms * pace), pace * seconds // senders
+        workload = Workload("crowd", Kind.PACED, clients, rooms, senders, messages=messages, load=load)
+        yield Case("crowd", f"{clients:,}, {load:,.0f}", Talk(workload))
 
 
 def list_parts(quick: bool) -> Iterator[Case]:

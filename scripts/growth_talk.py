@@ -12,9 +12,9 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from benchmark_dialects import Line, Steps
-from benchmark_load import Ready
+from benchmark_load import Here, Ready
 from benchmark_peers import Address
-from benchmark_run import SETTLE_S, Crew, Here, Run, Terms, make_run, measure
+from benchmark_run import SETTLE_S, Crew, Run, Terms, make_run, measure
 from benchmark_workload import Kind, Workload
 from growth_sample import Disturbance, Figures, Sample, Watch
 from growth_series import Idle, Quiet, Start, Talk

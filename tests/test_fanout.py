@@ -5,6 +5,7 @@ tests of the replica hold to the protocol. The machine splits the sessions over 
 own, and flushes them whenever it likes; the bytes must not show it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -184,6 +185,27 @@ def test_a_notice_stays_one_whatever_is_said_behind_it() -> None:
     office.says("alice", "hello")
     office.flush()
     assert bob.take() == "al: hello\n"
+
+
+def test_a_flush_costs_as_much_however_many_silent_rooms_somebody_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office()
+    _, bob = office.enter("alice", "bob")
+    for number in range(20):
+        office.commands("bob", "join", f"#silent{number}")
+    office.flush()
+    bob.take()
+    looked: list[int] = []
+    settle = Fanout._settle
+
+    def spy(fanout: Fanout[Tape], subscriber: object, channels: Sequence[object]) -> None:
+        looked.append(len(channels))
+        settle(fanout, subscriber, channels)
+
+    monkeypatch.setattr(Fanout, "_settle", spy)
+    office.says("alice", "hello")
+    office.flush()
+    assert bob.take() == "#lobby alice: hello\n"
+    assert looked == [1, 1], "alice and bob, in the lobby"
 
 
 def test_a_new_name_is_told_once_to_who_shares_two_rooms_unless_it_is_hidden() -> None:

@@ -6,6 +6,7 @@ run is compared with anything: the machine may be busy.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import re
@@ -25,6 +26,7 @@ import psutil
 import pytest
 from benchmark_dialects import Line
 from benchmark_workload import SHORTEST, Kind
+from growth_capacity import BUSY, Costs, compute, find_costs, format_capacity
 from growth_parts import PARTS
 from growth_report import TABLES, format_series
 from growth_sample import Disturbance, Sample
@@ -68,18 +70,15 @@ def test_each_series_has_a_table_and_rows_of_different_names() -> None:
 
 def test_the_sizes_are_those_of_the_issue() -> None:
     assert [talk.workers for talk in talks_of("workers")] == [1, 2, 4, 8] * 3
-    assert [talk.workload.clients for talk in talks_of("room")] == [10, 50, 200, 1000, 5000] * 2
+    assert [talk.workload.clients for talk in talks_of("room")] == [10, 50, 200, 1000, 5000] * 3
     rooms = [talk.idle.rooms for talk in talks_of("rooms") if talk.idle]
     assert (rooms[0], rooms[-1]) == (1, Limits().rooms_of_server - 1), "and the lobby"
     assert [talk.idle.clients if talk.idle else 0 for talk in talks_of("idle")] == [0, 1000, 2000, 4000, 8000]
     sizes = [talk.workload.size for talk in talks_of("size")]
     assert (min(sizes), max(sizes)) == (16, 3000)
-    (crowd,) = talks_of("crowd")
-    assert (crowd.clients, crowd.workload.clients // crowd.workload.rooms, crowd.workload.kind) == (
-        8000,
-        50,
-        Kind.PACED,
-    )
+    for talk in talks_of("crowd"):
+        assert (talk.clients, talk.workload.rooms, talk.workload.kind) == (8000, 160, Kind.PACED)
+        assert talk.workload.messages * talk.workload.senders * talk.workload.rooms == talk.workload.load * 5
 
 
 def test_only_one_thing_grows() -> None:
@@ -87,10 +86,11 @@ def test_only_one_thing_grows() -> None:
         assert len({(talk.workload, talk.workers) for talk in talks_of(series)}) == 1
     assert len({talk.clients for talk in talks_of("rooms")}) == 1
     assert {talk.workers for series in ("room", "size", "crowd") for talk in talks_of(series)} == {WORKERS}
-    for talks in (talks_of("room")[:5], talks_of("room")[5:]):
+    for talks in (talks_of("room")[:5], talks_of("room")[5:10]):
         deliveries = [talk.workload.deliveries(echoes=False) for talk in talks]
         assert max(deliveries) < 1.15 * min(deliveries)
-        assert len({talk.workload.senders for talk in talks}) == 1
+    assert len({(talk.workload.senders, talk.workers) for talk in talks_of("room")}) == 1
+    assert len({talk.workload.messages for talk in talks_of("room")[10:]}) == 1
 
 
 @given(clients=st.integers(1, 300), rooms=st.integers(1, 9999))
@@ -230,6 +230,62 @@ def test_the_exit_status(samples: list[Sample], failed: bool, status: int) -> No
     assert growth.judge(book) == status
 
 
+# -------------------------------------------------------------------------------------------------- capacity
+
+COSTS = Costs(line=5.0, entry=10.0, delivery=5.0, publication=5.0, reading=0.5, client=8000.0, replica=1000.0)
+
+
+def test_what_a_machine_carries_follows_from_the_costs() -> None:
+    found = compute(COSTS, cores=2, members=50)
+    assert found.messages == pytest.approx(BUSY * 2e6 / (5 + 2 * 10 + 5 + 2 * 0.5 + 49 * 5))
+    assert found.deliveries == pytest.approx(49 * found.messages)
+    assert found.memory == pytest.approx(found.clients * 8000)
+    assert found.wall == "sending"
+    more = compute(COSTS, cores=8, members=50)
+    assert more.memory == pytest.approx(more.clients * (8000 + 6 * 1000))
+
+
+def test_each_machine_meets_its_wall() -> None:
+    assert compute(COSTS, cores=64, members=10).wall == "the sequencer is one process"
+    without = dataclasses.replace(COSTS, publication=0.1, reading=0.0)
+    assert compute(without, cores=64, members=10).wall == "every worker applies every entry"
+    assert compute(without, cores=64, members=1000).wall == "sending"
+
+
+@given(cores=st.integers(2, 128), members=st.integers(2, 5000))
+def test_no_machine_is_busier_than_it_may_be(cores: int, members: int) -> None:
+    found = compute(COSTS, cores, members)
+    sequencer = COSTS.publication + cores * COSTS.reading
+    each = COSTS.line + cores * COSTS.entry + sequencer + (members - 1) * COSTS.delivery
+    assert found.messages * each <= BUSY * cores * 1e6 * 1.001
+    assert found.messages * sequencer <= BUSY * 1e6 * 1.001
+
+
+def figures(**found: float) -> list[Sample]:
+    return [Sample(dict(found), CALM)]
+
+
+def test_costs_are_slopes_between_rows_of_the_tables() -> None:
+    book = {
+        "sequencer": {"10, 1": figures(entry_us=6.0), "10, 8": figures(entry_us=13.0)},
+        "room": {"paced, 50": figures(message_us=500.0), "paced, 5,000": figures(message_us=500.0 + 4950 * 4)},
+        "parts": {"read, 10": figures(us=5.0), "show, 10": figures(us=6.0), "remember, 1": figures(bytes=700.0)},
+        "crowd": {"8,000, 160": figures(client_kib=8.0, message_us=300.0)},
+    }
+    costs = find_costs(book)
+    assert costs == Costs(5.0, 6.0, 4.0, 5.0, 1.0, 8192.0, 700.0)
+    lines = format_capacity(costs, book).splitlines()
+    assert len(lines) == 3 + 1 + 4 * 3 + 1
+    assert lines[-1].endswith("computed 220; in crowd 300 at 160 messages/s")
+    assert find_costs({name: rows for name, rows in book.items() if name != "crowd"}) is None
+
+
+def test_the_rows_that_costs_are_taken_from_are_measured() -> None:
+    rows = {series: {case.row for case in cases_of(series)} for series in SERIES}
+    figure = {"entry_us": 1.0, "message_us": 1.0, "us": 1.0, "bytes": 1.0, "client_kib": 1.0}
+    assert find_costs({series: {row: figures(**figure) for row in rows[series]} for series in rows}) is not None
+
+
 # ----------------------------------------------------------------------------------------- the command line
 
 
@@ -267,6 +323,18 @@ def test_too_few_descriptors_are_said(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "8200 open files are needed" in capsys.readouterr().err
 
 
+def test_earlier_runs_are_told_too(tmp_path: Path) -> None:
+    book, again = growth.Book(), growth.Book()
+    book.add("start", "1", sample(wrong=["1 lost"]))
+    file = tmp_path / "runs.json"
+    file.write_text(growth.as_json(growth.parse([]), book))
+    growth.load_samples(file, again)
+    assert again.samples == book.samples
+    file.write_text("{}")
+    with pytest.raises(growth.StressError):
+        growth.load_samples(file, again)
+
+
 # ----------------------------------------------------------------------------------------- the whole script
 
 
@@ -293,7 +361,7 @@ def test_each_kind_of_run_gives_its_figures(tmp_path: Path) -> None:
     assert list(report["series"]) == series
     samples = [each for rows in report["series"].values() for found in rows.values() for each in found]
     assert all(each["figures"] and not each["wrong"] for each in samples)
-    (crowd,) = report["series"]["crowd"]["40"]
+    (crowd,) = report["series"]["crowd"]["40, 20"]
     assert {"p50_ms", "p99_ms", "workers_us", "sequencer_us", "main_us"} <= crowd["figures"].keys()
 
 

@@ -70,7 +70,7 @@ def measure_quiet(command: Sequence[str], quiet: Quiet) -> Sample:
         server = stack.enter_context(running(command, quiet.workers, quiet.clients))
         if quiet.idle:
             stack.enter_context(idling(server, quiet.idle))
-        time.sleep(QUIET_SETTLE_S)
+        time.sleep(min(QUIET_SETTLE_S, quiet.seconds))
         watch = Watch(lambda: sum(server.read_cpu().values()) + time.process_time())
         cpu, wakings, started = server.read_cpu(), server.count_wakings(), time.monotonic()
         time.sleep(quiet.seconds)

@@ -154,6 +154,18 @@ class Worker:
 
     def run(self) -> int:
         """Serve until main says stop, or goes."""
+        self._come_up()
+        try:
+            self.loop.run_forever()
+        finally:
+            self.publisher.disconnect()
+            self._reader.disconnect()
+            self.loop.close()
+            # The channel stays open until the process ends: main takes its end for ours.
+        return self._exit_code
+
+    def _come_up(self) -> None:
+        """Read all there is of the log, and then be there for whatever the loop has."""
         self.loop.set_exception_handler(self._fail_by_loop)
         link = self._log.open_link(f"{self._name} reads")
         self._reader.catch_up(link)
@@ -164,14 +176,6 @@ class Worker:
         self.loop.add_reader(self._channel.fileno(), self._guarded(self._hear_main))
         self._post(Ready())
         self._beat()
-        try:
-            self.loop.run_forever()
-        finally:
-            self.publisher.disconnect()
-            self._reader.disconnect()
-            self.loop.close()
-            # The channel stays open until the process ends: main takes its end for ours.
-        return self._exit_code
 
     def _guarded(self, step: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:

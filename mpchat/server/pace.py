@@ -14,7 +14,7 @@ from typing import Generic
 from mpchat.server.fanout import Fanout, S
 from mpchat.server.reader import FLUSH_SOON
 
-RESTS = 1.5
+RESTS = 1.0
 """How many times as long as the last flush took it rests."""
 
 REST_MOST = 0.05

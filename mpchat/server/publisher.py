@@ -3,9 +3,9 @@
 Owns the entries that wait to be published and the one publication under way. Promises: entries reach the log in the
 order of `add`; everything that waits when a publication returns goes into the next one; `add` never waits. The first
 entry after quiet is published at once; under load, publications are PUBLISH_EVERY apart: each costs the sequencer and
-every reader about the same, however much it carries. What waits
-is bounded by its callers: while `congested`, they stop reading their clients, and `on_relief` is called when they may
-go on. When the sequencer is lost, what was not answered is published again over the next link: entries are idempotent.
+every reader about the same, however much it carries. What waits is bounded by its callers: while `congested`, they
+stop reading their clients, and `on_relief` is called when they may go on. When the sequencer is lost, what was not
+answered is published again over the next link: entries are idempotent.
 """
 
 import asyncio

@@ -46,7 +46,8 @@ from mpchat.server.workerprocess import Held, WorkerProcess
 log = logging.getLogger(__name__)
 
 EVEN_ENOUGH = 8
-"""The fullest worker may have this part (one in so many) more than the emptiest, or one client more."""
+"""What the fullest would give to the emptiest must be more than this part (one in so many) of what it has, or it keeps
+it: they may differ by twice that, a quarter, or by one client."""
 
 
 class Mode(enum.Enum):

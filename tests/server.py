@@ -421,11 +421,27 @@ def running_server(
 
 # --- what several tests do with it --------------------------------------------------------------------------
 
+
 def by_worker(server: Server, chatters: Sequence[Chatter]) -> dict[psutil.Process, Chatter]:
     """The chatters by the workers that have them: one each."""
     found = {server.worker_of(chatter): chatter for chatter in chatters}
     assert len(found) == len(chatters)
     return found
+
+
+def wait_settled(server: Server, chatters: Sequence[Chatter]) -> None:
+    """Wait until each of these, who are all that there are, has a worker of its own again and is served by it.
+
+    When a worker joins after a death, the load is evened out: clients move. Who is on the move is read by nobody until
+    the log has said so.
+    """
+
+    def is_even() -> bool:
+        return len({server.worker_of(chatter) for chatter in chatters}) == len(chatters)
+
+    eventually(is_even, "each client has a worker of its own")
+    for chatter in chatters:
+        chatter.ask("/who", f"* {len(chatters)} in #lobby: ")
 
 
 def kill_worker_of(server: Server, chatter: Chatter) -> None:

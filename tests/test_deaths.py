@@ -24,6 +24,7 @@ from server import (
     suspended,
     wait_arrived,
     wait_for_members,
+    wait_settled,
 )
 
 # --- a worker: its clients ----------------------------------------------------------------------------------
@@ -417,7 +418,7 @@ def test_what_was_said_before_the_sequencer_was_killed_is_history_after() -> Non
 
 
 def test_who_signs_on_while_there_is_no_sequencer_is_let_in_afterwards() -> None:
-    with running_server("--workers", "2") as server:
+    with running_server("--workers", "2", "--beat-timeout", "600") as server:
         sequencer = server.sequencer()
         with suspended(sequencer):
             alice = server.connect()
@@ -453,11 +454,12 @@ def test_a_worker_that_finds_no_sequencer_when_it_comes_up_has_not_failed() -> N
 
 @survivable
 def test_the_sequencer_and_a_worker_are_killed_at_once() -> None:
-    with running_server("--workers", "2", "--rate", "0") as server:
+    with running_server("--workers", "2", "--rate", "0", "--beat-timeout", "600") as server:
         alice, bob = server.chat("alice"), server.chat("bob")
         by_worker(server, [alice, bob])
         alice.expect("* bob joined #lobby")
         for number in range(5):
+            wait_settled(server, [alice, bob])
             sequencer, worker = server.sequencer(), server.worker_of(alice)
             with suspended(sequencer):
                 alice.say(f"a {number}")

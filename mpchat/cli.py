@@ -106,8 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) -> None:
     # Only now: what a mere --help does not need.
-    from mpchat.server.supervisor import Launch, run_server
-    from mpchat.server.upgrade import current_program, read_handover
+    from mpchat.server.main.supervisor import Launch, run_server
+    from mpchat.server.main.upgrade import current_program, read_handover
 
     inherited = None if inherit is None else read_handover(inherit)
     run_server(config, Launch(_announce, reread, current_program(os.environ)), inherited)
@@ -115,8 +115,8 @@ def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) ->
 
 def _try(config: Config, wanted: str) -> None:
     """Come up beside the running server, as a sign that this version can take its place. Raises MpchatError if not."""
-    from mpchat.server.supervisor import Launch, run_server
-    from mpchat.server.upgrade import FORMAT
+    from mpchat.server.main.supervisor import Launch, run_server
+    from mpchat.server.main.upgrade import FORMAT
 
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")

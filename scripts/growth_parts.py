@@ -25,7 +25,7 @@ from growth_series import Part
 
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
-from mpchat.server.fanout import Fanout
+from mpchat.server.worker.fanout import Fanout
 from mpchat.wire.framing import LineFraming
 from mpchat.wire.line import read_frames
 

@@ -30,18 +30,19 @@ from mpchat.bus.manager import LogLink, LogProxy, tie_to_main
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Opened, decode_entries
 from mpchat.errors import MpchatError
-from mpchat.server import adoption, control, worker
-from mpchat.server.adoption import Adoption
-from mpchat.server.client import Client
-from mpchat.server.connection import Connection
+from mpchat.server import control
 from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Released
-from mpchat.server.fanout import Fanout
 from mpchat.server.ledger import Ledger, Page, _Carry
-from mpchat.server.publisher import Publisher
-from mpchat.server.reader import Reader
-from mpchat.server.supervisor import Supervisor
-from mpchat.server.worker import Worker
-from mpchat.server.workforce import Workforce
+from mpchat.server.main.supervisor import Supervisor
+from mpchat.server.main.workforce import Workforce
+from mpchat.server.worker import adoption, worker
+from mpchat.server.worker.adoption import Adoption
+from mpchat.server.worker.client import Client
+from mpchat.server.worker.connection import Connection
+from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.publisher import Publisher
+from mpchat.server.worker.reader import Reader
+from mpchat.server.worker.worker import Worker
 from mpchat.wire.framing import LineFraming
 
 SNAPSHOT_EVERY = 4000
@@ -363,7 +364,7 @@ if __name__ == "__main__":
     tokens = Path(sys.argv[1])
     prepare(tokens, MAIN.items())
     with (
-        mock.patch("mpchat.server.workerprocess.run_worker", FatalWorker(tokens)),
+        mock.patch("mpchat.server.main.workerprocess.run_worker", FatalWorker(tokens)),
         mock.patch("mpchat.bus.manager.tie_to_main", FatalSequencer(tokens)),
     ):
         sys.exit(cli.main(sys.argv[2:]))

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from mpchat import cli
-from mpchat.server import worker
+from mpchat.server.worker import worker
 
 
 def run_late(config: Any, slot: int, *more: Any) -> None:
@@ -27,5 +27,5 @@ def run_never(*_: Any) -> None:
 
 if __name__ == "__main__":
     target = {"late": run_late, "never": run_never}[sys.argv[1]]
-    with mock.patch("mpchat.server.workerprocess.run_worker", target):
+    with mock.patch("mpchat.server.main.workerprocess.run_worker", target):
         sys.exit(cli.main(sys.argv[2:]))

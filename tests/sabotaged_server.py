@@ -18,10 +18,10 @@ from typing import Any
 from unittest import mock
 
 from mpchat import cli
-from mpchat.server import worker
-from mpchat.server.adoption import Adoptee
-from mpchat.server.client import Client
-from mpchat.server.pace import Pace
+from mpchat.server.worker import worker
+from mpchat.server.worker.adoption import Adoptee
+from mpchat.server.worker.client import Client
+from mpchat.server.worker.pace import Pace
 
 LATE = 0.1
 SENDER = re.compile(rb"^(\w+): ", re.MULTILINE)
@@ -99,7 +99,7 @@ class FaultyWorker:
 
 if __name__ == "__main__":
     fault, *options = sys.argv[1:]
-    with mock.patch("mpchat.server.workerprocess.run_worker", FaultyWorker(fault)):
+    with mock.patch("mpchat.server.main.workerprocess.run_worker", FaultyWorker(fault)):
         if fault == "abandon":
             mock.patch("mpchat.server.kernel.AVAILABLE", False).start()
         sys.exit(cli.main(options))

@@ -28,12 +28,12 @@ from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import SessionId
 from mpchat.chat.state import Limits
 from mpchat.config import Config
-from mpchat.server.client import Client
 from mpchat.server.control import Beat, Closed, Handed, HandOff, Reconnect, Release, Released, Retire, Unlinked
 from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Ledger, Shape
-from mpchat.server.reader import READ_WAIT
-from mpchat.server.worker import Worker
+from mpchat.server.worker.client import Client
+from mpchat.server.worker.reader import READ_WAIT
+from mpchat.server.worker.worker import Worker
 
 MOST = 1 << 30
 PAGES = 64
@@ -480,7 +480,7 @@ class World:
                 "worker.BYTES_AN_ENTRY": MOST,
                 "worker.connect_log": lambda _: Source(self),
             }.items():
-                stack.enter_context(mock.patch(f"mpchat.server.{target}", stand_in))
+                stack.enter_context(mock.patch(f"mpchat.server.worker.{target}", stand_in))
             # pytest keeps what is logged, exceptions and with them all of this world.
             logging.disable(logging.CRITICAL)
             stack.callback(logging.disable, logging.NOTSET)

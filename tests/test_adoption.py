@@ -21,12 +21,12 @@ from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
-from mpchat.server import adoption
-from mpchat.server.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.control import Handed
-from mpchat.server.fanout import Fanout
 from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Ledger, Mark, Page, Shape
+from mpchat.server.worker import adoption
+from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
+from mpchat.server.worker.fanout import Fanout
 
 LIMITS = Limits(history=5)
 CLIENTS = 4

@@ -18,8 +18,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mpchat"
 
+BELOW_SERVER = {"", "errors", "config", "lifeline", "sharedmemory", "chat", "wire", "bus"}
 # What the modules of each part may import of mpchat, besides those of their own part. A part is what follows
-# "mpchat." in a module's name; "" is the package itself, which has the version and nothing else.
+# "mpchat." in a module's name; "" is the package itself, which has the version and nothing else. "server" is what
+# its two sides share.
 ALLOWED_PARTS: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
@@ -29,9 +31,11 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "chat": {"", "errors"},
     "wire": {"", "errors", "chat"},
     "bus": {"", "errors", "config", "lifeline", "sharedmemory", "chat", "wire"},
-    "server": {"", "errors", "config", "lifeline", "sharedmemory", "chat", "wire", "bus"},
+    "server": BELOW_SERVER,
+    "server.worker": BELOW_SERVER | {"server"},
+    "server.main": BELOW_SERVER | {"server", "server.worker"},
     "client": {"", "errors", "chat", "wire", "bus"},
-    "cli": {"", "errors", "config", "chat", "wire", "bus", "server"},
+    "cli": {"", "errors", "config", "chat", "wire", "bus", "server.main"},
     "__main__": {"", "cli"},
 }
 PURE_PARTS = {"chat", "wire"}
@@ -67,7 +71,9 @@ Rule = Callable[[Module], list[str]]
 
 
 def part_of(module_name: str) -> str:
-    return [*module_name.split("."), ""][1]
+    words = module_name.split(".")[1:]
+    within = ".".join(words[:2])
+    return within if within in ALLOWED_PARTS else [*words, ""][0]
 
 
 def load_modules() -> Iterator[Module]:
@@ -200,9 +206,11 @@ BREACHES: list[tuple[Rule, Module]] = [
     (imports_go_one_way, Module("mpchat.chat", "from .. import wire", is_package=True)),
     (imports_go_one_way, Module("mpchat.chat.state", "def f():\n    import mpchat.config")),
     (imports_go_one_way, Module("mpchat.wire.framing", "import mpchat.bus.contract as c")),
-    (imports_go_one_way, Module("mpchat.bus.memory", "from mpchat.server.worker import Worker")),
+    (imports_go_one_way, Module("mpchat.bus.memory", "from mpchat.server.worker.worker import Worker")),
     (imports_go_one_way, Module("mpchat.server.worker", "from mpchat.client import plain")),
     (imports_go_one_way, Module("mpchat.server.worker", "from mpchat.cli import main")),
+    (imports_go_one_way, Module("mpchat.server.worker.reader", "from mpchat.server.main import workforce")),
+    (imports_go_one_way, Module("mpchat.server.control", "from mpchat.server.worker.client import Client")),
     (imports_go_one_way, Module("mpchat.client.plain", "if TYPE_CHECKING:\n    from mpchat.server import x")),
     (imports_go_one_way, Module("mpchat.client.plain", "from mpchat.config import Config")),
     (imports_go_one_way, Module("mpchat.errors", "from mpchat.chat import events")),
@@ -230,6 +238,8 @@ CUSTOMS: list[tuple[Rule, Module]] = [
     (imports_go_one_way, Module("mpchat.chat.state", "from mpchat.chat.events import X\nfrom . import history")),
     (imports_go_one_way, Module("mpchat.chat", "from .events import X\nfrom mpchat import errors", True)),
     (imports_go_one_way, Module("mpchat.server.worker", "from mpchat.bus import contract\nimport mpchat.chat")),
+    (imports_go_one_way, Module("mpchat.server.main.workforce", "from mpchat.server.worker import worker")),
+    (imports_go_one_way, Module("mpchat.server.worker.reader", "from mpchat.server import control")),
     (imports_go_one_way, Module("mpchat.cli", "from mpchat import __version__, config\nimport mpchatter")),
     (imports_go_one_way, Module("mpchat.__main__", "from mpchat.cli import main")),
     (pure_parts_do_no_io, Module("mpchat.server.worker", "import os, time")),

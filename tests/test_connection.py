@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpchat.server import connection
-from mpchat.server.connection import SEND_MOST, SEND_PARTS, Connection
+from mpchat.server.worker import connection
+from mpchat.server.worker.connection import SEND_MOST, SEND_PARTS, Connection
 
 DEADLINE = 10.0
 """Seconds for what is bound to happen."""

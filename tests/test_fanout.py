@@ -17,7 +17,7 @@ from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId
 from mpchat.chat.events import Changed, Effect, Gone, Told
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits, Session
-from mpchat.server.fanout import Fanout
+from mpchat.server.worker.fanout import Fanout
 from mpchat.wire.line import encode_event
 
 

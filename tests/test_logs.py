@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mpchat.server.logs import start_logging
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-log = logging.getLogger("mpchat.server.worker")
+log = logging.getLogger("mpchat.server.worker.worker")
 
 
 @pytest.fixture(autouse=True)

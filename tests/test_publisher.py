@@ -21,8 +21,8 @@ from mpchat.bus.contract import LogError, LogFull, LogLost
 from mpchat.bus.manager import LogLink
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Commanded, Ended, Entry, Misread, Said, decode_entries
-from mpchat.server import publisher
-from mpchat.server.publisher import Publisher
+from mpchat.server.worker import publisher
+from mpchat.server.worker.publisher import Publisher
 
 DEADLINE = 5.0
 SID = bytes(16)

@@ -21,8 +21,8 @@ from mpchat.bus.manager import LogLink
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
-from mpchat.server.fanout import Fanout
-from mpchat.server.reader import Reader
+from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.reader import Reader
 
 SID = bytes(16)
 

@@ -22,8 +22,8 @@ from mpchat.chat.entries import Ended, Input, SessionId, decode_entries
 from mpchat.chat.events import Effect, Message, Told
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits, Session
-from mpchat.server.adoption import Adoptee
-from mpchat.server.fanout import Fanout
+from mpchat.server.worker.adoption import Adoptee
+from mpchat.server.worker.fanout import Fanout
 
 LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_server=5)
 SETTLE_ROUNDS = 300

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mpchat.server.supervision import Action, GiveUp, Kill, Policy, Pulse, Restarts, Retire, Start, Supervision
+from mpchat.server.main.supervision import Action, GiveUp, Kill, Policy, Pulse, Restarts, Retire, Start, Supervision
 
 POLICY = Policy(beat_timeout=4.0, boot_timeout=30.0, settled=5.0, pause_least=0.5, pause_most=3.0, boots=3)
 LATE = "is not ready in time"

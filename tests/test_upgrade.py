@@ -184,7 +184,7 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
         alice.expect("* bob joined #lobby")
         workers = server.workers()
         package = installation.add("broken")
-        installation.change(package / "server" / "worker.py", "    tie_to_main()\n", "    raise SystemExit(1)\n")
+        installation.change(package / "server" / "worker" / "worker.py", "    tie_to_main()\n", "    raise SystemExit(1)\n")
         installation.install("broken")
         server.process.send_signal(signal.SIGUSR2)
         assert "the workers do not come up" in server.expect_log("no upgrade: the version that is installed now")
@@ -213,7 +213,7 @@ def test_a_version_that_means_something_else_by_the_state_is_not_taken(installat
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")
         package = installation.add("other")
-        installation.change(package / "server" / "upgrade.py", 'FORMAT = f"1.', 'FORMAT = f"2.')
+        installation.change(package / "server" / "main" / "upgrade.py", 'FORMAT = f"1.', 'FORMAT = f"2.')
         installation.install("other")
         server.process.send_signal(signal.SIGUSR2)
         assert "other reads 2." in server.expect_log("no upgrade")

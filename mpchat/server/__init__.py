@@ -1,1 +1,1 @@
-"""The processes: main, acceptor and supervisor, begins in `supervisor`; a worker begins in `worker`."""
+"""The processes: `main` is the acceptor and supervisor, `worker` a worker; beside them is what both sides share."""

@@ -27,9 +27,9 @@ from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
 from mpchat.server import kernel
 from mpchat.server.control import Handed
-from mpchat.server.fanout import Fanout
 from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Mark, Page
+from mpchat.server.worker.fanout import Fanout
 
 log = logging.getLogger(__name__)
 

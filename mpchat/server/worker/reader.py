@@ -24,7 +24,7 @@ from mpchat.bus.manager import LogLink
 from mpchat.chat.entries import decode_entries
 from mpchat.chat.events import Effect
 from mpchat.chat.replica import Replica
-from mpchat.server.fanout import Fanout
+from mpchat.server.worker.fanout import Fanout
 
 log = logging.getLogger(__name__)
 

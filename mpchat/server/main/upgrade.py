@@ -28,10 +28,10 @@ from mpchat.chat.entries import VERSION as ENTRIES_VERSION
 from mpchat.chat.entries import SessionId
 from mpchat.chat.replica import SNAPSHOT_VERSION
 from mpchat.errors import ServeError
-from mpchat.server import signals
 from mpchat.server.ledger import Shape
-from mpchat.server.waitloop import WaitLoop
-from mpchat.server.workerprocess import Held
+from mpchat.server.main import signals
+from mpchat.server.main.waitloop import WaitLoop
+from mpchat.server.main.workerprocess import Held
 from mpchat.sharedmemory import make_memory
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.config import Config
 from mpchat.server import kernel
-from mpchat.server.acceptor import turn_away
 from mpchat.server.control import (
     NO_LOG,
     Beat,
@@ -39,9 +38,10 @@ from mpchat.server.control import (
     Unlinked,
 )
 from mpchat.server.ledger import Ledger
-from mpchat.server.supervision import Supervision
-from mpchat.server.waitloop import READ, WRITE, WaitLoop
-from mpchat.server.workerprocess import Held, WorkerProcess
+from mpchat.server.main.acceptor import turn_away
+from mpchat.server.main.supervision import Supervision
+from mpchat.server.main.waitloop import READ, WRITE, WaitLoop
+from mpchat.server.main.workerprocess import Held, WorkerProcess
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from typing import Protocol
 from mpchat.chat.entries import Ended, Input, Opened, SessionId, Skipped
 from mpchat.chat.throttle import Throttle
 from mpchat.config import Config
-from mpchat.server.connection import Connection
 from mpchat.server.control import Handed
 from mpchat.server.ledger import SMALL, Mark, Page
-from mpchat.server.publisher import Publisher
+from mpchat.server.worker.connection import Connection
+from mpchat.server.worker.publisher import Publisher
 from mpchat.wire.framing import Frame, LineFraming, Mode
 from mpchat.wire.line import read_frames
 

@@ -27,8 +27,6 @@ from mpchat.chat.state import Limits
 from mpchat.config import Config
 from mpchat.errors import MpchatError
 from mpchat.lifeline import die_with_main, tie_to_main
-from mpchat.server.adoption import Adoptee, Adoption, receive_adoptee
-from mpchat.server.client import Client, Start
 from mpchat.server.control import (
     NO_LOG,
     Beat,
@@ -53,12 +51,14 @@ from mpchat.server.control import (
     Unlinked,
     in_chunks,
 )
-from mpchat.server.fanout import Fanout
 from mpchat.server.ledger import Ledger
 from mpchat.server.logs import start_logging
-from mpchat.server.pace import Pace
-from mpchat.server.publisher import Publisher
-from mpchat.server.reader import Reader
+from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
+from mpchat.server.worker.client import Client, Start
+from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.pace import Pace
+from mpchat.server.worker.publisher import Publisher
+from mpchat.server.worker.reader import Reader
 
 log = logging.getLogger(__name__)
 

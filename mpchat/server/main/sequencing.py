@@ -17,13 +17,13 @@ from mpchat.bus.contract import LogError, LogLost
 from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogAddress, LogLink, LogProxy, Sequencer
 from mpchat.errors import BootError, ServeError
-from mpchat.server import signals
-from mpchat.server.supervision import Pulse, Restarts
-from mpchat.server.waitloop import WaitLoop
+from mpchat.server.main import signals
+from mpchat.server.main.supervision import Pulse, Restarts
+from mpchat.server.main.waitloop import WaitLoop
 
 log = logging.getLogger(__name__)
 
-PRELOAD = ["mpchat.server.worker", "mpchat.bus.manager"]
+PRELOAD = ["mpchat.server.worker.worker", "mpchat.bus.manager"]
 """What the fork server imports once, so that a process that is started has nothing to import."""
 
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic
 
-from mpchat.server.fanout import Fanout, S
-from mpchat.server.reader import FLUSH_SOON
+from mpchat.server.worker.fanout import Fanout, S
+from mpchat.server.worker.reader import FLUSH_SOON
 
 RESTS = 1.0
 """How many times as long as the last flush took it rests."""

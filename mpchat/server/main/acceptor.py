@@ -16,11 +16,11 @@ from typing import Protocol
 from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Refusal
 from mpchat.config import Config
-from mpchat.server.admission import Admission
 from mpchat.server.ledger import Ledger
-from mpchat.server.listener import Arrival, Listener, Shortage
-from mpchat.server.waitloop import WaitLoop
-from mpchat.server.workerprocess import Held
+from mpchat.server.main.admission import Admission
+from mpchat.server.main.listener import Arrival, Listener, Shortage
+from mpchat.server.main.waitloop import WaitLoop
+from mpchat.server.main.workerprocess import Held
 from mpchat.wire.line import encode_problem
 
 log = logging.getLogger(__name__)

@@ -30,17 +30,17 @@ from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
 from mpchat.config import FIXED, Config
 from mpchat.errors import BootError, ConfigError
-from mpchat.server import signals
-from mpchat.server.acceptor import Acceptor
 from mpchat.server.ledger import Ledger, Shape, ring_size
-from mpchat.server.listener import Listener
 from mpchat.server.logs import start_logging
-from mpchat.server.sequencing import Sequencing, make_context
-from mpchat.server.status import Part, describe_processes
-from mpchat.server.supervision import GiveUp, Kill, Policy, Retire, Start, Supervision
-from mpchat.server.upgrade import Handover, Program, Trial, clear_remains, execute
-from mpchat.server.waitloop import WaitLoop
-from mpchat.server.workforce import Mode, Workforce
+from mpchat.server.main import signals
+from mpchat.server.main.acceptor import Acceptor
+from mpchat.server.main.listener import Listener
+from mpchat.server.main.sequencing import Sequencing, make_context
+from mpchat.server.main.status import Part, describe_processes
+from mpchat.server.main.supervision import GiveUp, Kill, Policy, Retire, Start, Supervision
+from mpchat.server.main.upgrade import Handover, Program, Trial, clear_remains, execute
+from mpchat.server.main.waitloop import WaitLoop
+from mpchat.server.main.workforce import Mode, Workforce
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from mpchat.lifeline import MAINS_SIGNALS
-from mpchat.server.waitloop import WaitLoop
+from mpchat.server.main.waitloop import WaitLoop
 
 
 class Signals:

@@ -33,7 +33,7 @@ from mpchat.server.control import (
     in_chunks,
 )
 from mpchat.server.ledger import Ledger
-from mpchat.server.worker import run_worker
+from mpchat.server.worker.worker import run_worker
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Main, the acceptor and supervisor: begins in `supervisor`."""

@@ -1,0 +1,1 @@
+"""A worker, and all that only a worker has: begins in `worker`."""

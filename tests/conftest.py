@@ -23,6 +23,7 @@ import multiprocessing.forkserver
 import multiprocessing.heap
 import multiprocessing.resource_tracker
 import os
+import signal
 import socket
 import stat
 import threading
@@ -220,6 +221,10 @@ def mapped_files(process: psutil.Process) -> set[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     # A run inside a run (test_leaks.py) appends, so that its processes are known to both.
     os.environ[RUN_MARK] = f"{os.environ.get(RUN_MARK, '')}/{uuid.uuid4().hex}"
+    # A shell ignores INT in what it runs in the background, and so would all that is started from here (POSIX, sh,
+    # "Asynchronous Lists").
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # No deadlines: on a shared machine they judge the neighbours. In CI the same examples each time, and more.
     # Hypothesis takes tox for CI too, and would not look further than last time.
     settings.register_profile("local", derandomize=False, deadline=None)

@@ -214,7 +214,7 @@ class Link:
     def receive_reading(self) -> Reading:
         if self.answer is None and self.request is not None and not self._source.lost:
             # Who comes up does wait.
-            (_, (after, _)), self.request = self.request, None
+            (_, (after, *_)), self.request = self.request, None
             return self._source.log.read(after, 0)
         return cast(Reading, self.receive())
 
@@ -246,7 +246,7 @@ class Source:
         self.check()
         return Link(self)
 
-    def read(self, after: int, wait: float) -> Reading:
+    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
         self.check()
         return self.log.read(after, 0)
 

@@ -100,6 +100,24 @@ def test_who_must_see_the_same_gets_the_same_block() -> None:
     assert carol.blocks[0] is bob.blocks[0]
 
 
+def test_fill_is_how_many_messages_wait_for_each_room_that_has_any() -> None:
+    office = Office()
+    office.enter("alice", "bob")
+    office.commands("bob", "join", "python")
+    office.flush()
+    assert office.fanout.fill == 1
+    office.says("alice", "one")
+    assert office.fanout.fill == 1
+    office.says("alice", "two", "three")
+    assert office.fanout.fill == 3
+    office.says("bob", "to the other room")
+    assert office.fanout.fill == 2
+    office.commands("bob", "rooms")
+    assert office.fanout.fill == 2
+    office.flush()
+    assert office.fanout.fill == 1
+
+
 def test_blocks_are_shared_by_those_of_one_style() -> None:
     office = Office()
     _, bob, carol, dave, eve = office.enter("alice", "bob", "carol", "dave", "eve")

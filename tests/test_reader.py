@@ -22,7 +22,7 @@ from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
 from mpchat.server.worker.fanout import Fanout
-from mpchat.server.worker.reader import Reader
+from mpchat.server.worker.reader import Reader, Rest
 
 SID = bytes(16)
 
@@ -34,7 +34,8 @@ class Desk:
         self.log = MemoryLog(wall_clock=lambda: 0)
         self.replica = Replica()
         self.slices = 0
-        self.rest = 0.0
+        self.alone = 0.0  # for how long the last call would not have a single entry
+        self.rest = Rest()
         self.failures: list[type[Exception]] = []
         self.reader = Reader(
             asyncio.get_running_loop(), self.replica, 0, Fanout(self.replica), self._see_applied, self._fail
@@ -78,7 +79,7 @@ class Desk:
 
     async def read(self, wanted: bool = False) -> None:
         """Let the reader have what there is; `wanted`: and ask it for a snapshot."""
-        method, (after, _) = await self.take_call()
+        method, (after, _, self.alone) = await self.take_call()
         assert method == "read"
         records = self.log.read(after, 0).records
         self.answer("#RETURN", ([tuple(record) for record in records], wanted))
@@ -95,7 +96,7 @@ class Desk:
     def is_at(self, seq: int) -> bool:
         return self.reader.position == seq and picture(self.replica) == picture(self.expected(seq))
 
-    def _see_applied(self) -> float:
+    def _see_applied(self) -> Rest:
         self.slices += 1
         return self.rest
 
@@ -130,7 +131,7 @@ async def test_what_comes_is_applied_in_order_and_then_more_is_asked_for() -> No
 async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come() -> None:
     with desk() as tested:
         tested.publish("alice")
-        tested.rest = 0.02
+        tested.rest = Rest(0.02)
         await tested.read()
         assert not tested.asked
         tested.publish("one")
@@ -141,14 +142,27 @@ async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come()
 
 
 @on_loop
+async def test_it_would_not_have_a_single_entry_for_as_long_as_it_is_told() -> None:
+    told = [Rest(0.0, 0.5), Rest(0.001, 0.25), Rest(0.001), Rest()]
+    asked = []
+    with desk() as tested:
+        for rest in (*told, Rest()):
+            tested.publish("alice")
+            tested.rest = rest
+            await tested.read()
+            asked.append(tested.alone)
+    assert asked == [0.0, *(rest.alone for rest in told)]
+
+
+@on_loop
 async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_once() -> None:
     with desk() as tested:
         tested.publish("alice")
-        tested.rest = 0.02
+        tested.rest = Rest(0.02)
         await tested.read()
         tested.hang_up()
         last = tested.publish("one")
-        tested.rest = 0.0
+        tested.rest = Rest()
         tested.connect()
         await tested.read()
         assert tested.is_at(last)

@@ -184,7 +184,8 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
         alice.expect("* bob joined #lobby")
         workers = server.workers()
         package = installation.add("broken")
-        installation.change(package / "server" / "worker" / "worker.py", "    tie_to_main()\n", "    raise SystemExit(1)\n")
+        module = package / "server" / "worker" / "worker.py"
+        installation.change(module, "    tie_to_main()\n", "    raise SystemExit(1)\n")
         installation.install("broken")
         server.process.send_signal(signal.SIGUSR2)
         assert "the workers do not come up" in server.expect_log("no upgrade: the version that is installed now")

@@ -52,8 +52,8 @@ class LogProxy:
     def publish(self, payload: bytes, entries: int) -> int:
         return int(self._call("publish", payload, entries))
 
-    def read(self, after: int, wait: float) -> Reading:
-        return _as_reading(self._call("read", after, wait))
+    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
+        return _as_reading(self._call("read", after, wait, alone))
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:
         self._call("put_snapshot", seq, blob)

@@ -9,7 +9,7 @@ the same log. Never decides what comes of an entry, and never sends anything.
       ^                  |                   |         (SNAPSHOT first, when asked for one)
       +---- lost --------+     holding at an entry: nothing more is applied, and `on_held` is told
 
-It rests as long as whoever applies says: what comes meanwhile comes in one reading, and is flushed at once.
+It rests as whoever applies says: what comes meanwhile comes in one reading, and is flushed at once.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ import enum
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from mpchat.bus.contract import LogFull, LogLost, Reading
 from mpchat.bus.manager import LogLink
@@ -40,6 +41,15 @@ SLICE = 0.05
 clients and main may not wait for it."""
 
 
+class Rest(NamedTuple):
+    """How to go on after a flush: in seconds, the first behind the last."""
+
+    silent: float = 0.0
+    """For how long to read nothing."""
+    alone: float = 0.0
+    """For how long, from then on, not to read a single entry."""
+
+
 class _Stage(enum.Enum):
     IDLE = enum.auto()
     ASKING = enum.auto()
@@ -50,7 +60,7 @@ class _Stage(enum.Enum):
 
 class Reader:
     """The reading end of one worker. `on_applied` is called after each slice, and says after the last one of a reading
-    for how many seconds to rest; `fail` with what makes it impossible to go on (LogLost: until `connect`)."""
+    how to rest; `fail` with what makes it impossible to go on (LogLost: until `connect`)."""
 
     def __init__(
         self,
@@ -58,7 +68,7 @@ class Reader:
         replica: Replica,
         position: int,
         fanout: Fanout[Any],
-        on_applied: Callable[[], float],
+        on_applied: Callable[[], Rest],
         fail: Callable[[Exception], None],
     ) -> None:
         self.position = position
@@ -114,13 +124,13 @@ class Reader:
         self._hold_at, self._on_held = seq, on_held
         self._check_hold()
 
-    def _ask(self) -> None:
+    def _ask(self, alone: float = 0.0) -> None:
         self._rest = None
         if self._link is None or self._holding:
             self._stage = _Stage.IDLE
         else:
             self._stage = _Stage.ASKING
-            self._link.call("read", self.position, READ_WAIT)
+            self._link.call("read", self.position, READ_WAIT, alone)
 
     def _answered(self) -> None:
         assert self._link is not None
@@ -144,15 +154,15 @@ class Reader:
             self._finish_reading(rest)
         self._check_hold()
 
-    def _finish_reading(self, rest: float) -> None:
+    def _finish_reading(self, rest: Rest) -> None:
         if self._snapshot_wanted and self._link is not None:
             self._stage = _Stage.SNAPSHOT
             self._link.call("put_snapshot", self.position, self._replica.dump())
-        elif rest and self._link is not None and not self._holding:
+        elif rest.silent and self._link is not None and not self._holding:
             self._stage = _Stage.RESTING
-            self._rest = self._loop.call_later(rest, self._guarded(self._ask))
+            self._rest = self._loop.call_later(rest.silent, self._guarded(partial(self._ask, rest.alone)))
         else:
-            self._ask()
+            self._ask(rest.alone)
 
     def _receive_snapshot_answer(self, link: LogLink) -> None:
         try:

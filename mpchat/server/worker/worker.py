@@ -58,7 +58,7 @@ from mpchat.server.worker.client import Client, Start
 from mpchat.server.worker.fanout import Fanout
 from mpchat.server.worker.pace import Pace
 from mpchat.server.worker.publisher import Publisher
-from mpchat.server.worker.reader import Reader
+from mpchat.server.worker.reader import Reader, Rest
 
 log = logging.getLogger(__name__)
 
@@ -239,9 +239,8 @@ class Worker:
         """These are being sent something: they are due for a mark."""
         self._stirred.update(dict.fromkeys(clients))
 
-    def _see_applied(self) -> float:
-        """More of the log has been applied: let the clients see it, and tell who waits for that; give for how long to
-        rest."""
+    def _see_applied(self) -> Rest:
+        """More of the log has been applied: let the clients see it, and tell who waits for that; say how to rest."""
         rest = self._pace.flush()
         self.publisher.applied(self._reader.position)
         unapplied, self._unapplied = self._unapplied, {}

@@ -444,6 +444,39 @@ def wait_settled(server: Server, chatters: Sequence[Chatter]) -> None:
         chatter.ask("/who", f"* {len(chatters)} in #lobby: ")
 
 
+class Backlog:
+    """A client, `slow`, that reads nothing until `expect_whole`, and `bob`, who tells it more than the kernel takes:
+    the rest waits with its worker. Wants a server with BACKLOG_OPTIONS."""
+
+    def __init__(self, server: Server) -> None:
+        self.slow = server.connect(receive_buffer=4096)
+        self.slow.sign_on("slow")
+        self.bob = server.chat("bob")
+        self.slow.expect("* bob joined #lobby")
+        self._server = server
+        self._said: list[str] = []
+
+    def grow(self, lines: int = 3000) -> None:
+        """Bob says so many lines more, of a thousand characters. All of them have come into the log."""
+        for number in range(len(self._said), len(self._said) + lines):
+            self.say(f"{number} {'x' * 1000}")
+        wait_arrived(self._server, self.bob)
+        self.bob.ask("/topic all is said", "* ")
+
+    def say(self, text: str) -> None:
+        self.bob.say(text)
+        self._said.append(f"bob: {text}")
+
+    def expect_whole(self) -> None:
+        """The slow one reads at last: all of it is there, once and in order."""
+        self.bob.say("the end")
+        lines = self.slow.lines_until("bob: the end")
+        assert [line for line in lines if line.startswith("bob: ")] == self._said
+
+
+BACKLOG_OPTIONS = ("--workers", "2", "--rate", "0", "--sendq", str(16 << 20))
+
+
 def kill_worker_of(server: Server, chatter: Chatter) -> None:
     """Kill the worker that has this client, and wait until another has it."""
     worker = server.worker_of(chatter)

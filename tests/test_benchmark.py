@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ from benchmark_plot import collect_line
 from benchmark_report import Figure, format_doubts, format_workload
 from benchmark_run import Run
 from benchmark_workload import Kind, Workload
+from interruption import interrupt
 
 SCRIPT = Path(benchmark.__file__)
 FAULTY = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_name('faulty_server.py')))}"
@@ -609,29 +610,8 @@ def test_a_server_that_does_not_come_up_is_said_with_its_log(tmp_path: Path) -> 
     assert "no, not today" in printed
 
 
-@pytest.fixture
-def heed_interrupts() -> Iterator[None]:
-    """A shell lets its background jobs ignore INT, and what they start inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(ending: signal.Signals, heed_interrupts: None) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(ending: signal.Signals) -> None:
     """The server has a session of its own and would go on; conftest.py looks for what was left."""
     with start("--only", "blocks", "--workloads", "A", "--clients", "4", "--loads", "10", "--seconds", "30") as script:
-        family = wait_for_children(script.pid, 3)  # the server and two load processes, at least
-        script.send_signal(ending)
-        script.communicate(timeout=RUN_S)
-        assert script.returncode == 130
-        assert not psutil.wait_procs(family, timeout=RUN_S)[1]
-
-
-def wait_for_children(pid: int, count: int) -> list[psutil.Process]:
-    deadline = time.monotonic() + RUN_S
-    while time.monotonic() < deadline:
-        if len(family := psutil.Process(pid).children()) >= count:
-            return family
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} has no {count} children after {RUN_S} s")
+        interrupt(script, ending)  # the server and two load processes, at least

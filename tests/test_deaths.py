@@ -12,7 +12,9 @@ from contextlib import suppress
 import psutil
 import pytest
 from server import (
+    BACKLOG_OPTIONS,
     WELCOME,
+    Backlog,
     by_worker,
     eventually,
     expect_next,
@@ -152,22 +154,11 @@ def test_what_was_published_and_has_not_come_back_counts_once() -> None:
 @survivable
 def test_who_is_told_much_and_reads_late_gets_all_of_it() -> None:
     """More than the kernel takes: the rest waits in the memory of the worker that is killed."""
-    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
-        slow = server.connect(receive_buffer=4096)
-        slow.sign_on("slow")
-        bob = server.chat("bob")
-        slow.expect("* bob joined #lobby")
-        text = "x" * 1000
-        for number in range(4000):
-            bob.say(f"{number} {text}")
-        wait_arrived(server, bob)
-        bob.say("/topic all is said")
-        bob.expect_start("* ")
-        kill_worker_of(server, slow)
-        bob.say("the end")
-        lines = slow.lines_until("bob: the end")
-        messages = [line for line in lines if line.startswith("bob: ")]
-        assert messages == [f"bob: {number} {text}" for number in range(4000)]
+    with running_server(*BACKLOG_OPTIONS) as server:
+        backlog = Backlog(server)
+        backlog.grow()
+        kill_worker_of(server, backlog.slow)
+        backlog.expect_whole()
 
 
 @survivable
@@ -475,22 +466,12 @@ def test_the_sequencer_and_a_worker_are_killed_at_once() -> None:
 @survivable
 def test_who_reads_late_gets_all_though_the_sequencer_died_and_then_its_worker() -> None:
     """What a slow client is still to be told is made again from the log that both have outlived."""
-    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
-        slow = server.connect(receive_buffer=4096)
-        slow.sign_on("slow")
-        bob = server.chat("bob")
-        slow.expect("* bob joined #lobby")
-        text = "x" * 1000
-        for number in range(3000):
-            bob.say(f"{number} {text}")
-        wait_arrived(server, bob)
-        bob.say("/topic all is said")
-        bob.expect_start("* ")
+    with running_server(*BACKLOG_OPTIONS) as server:
+        backlog = Backlog(server)
+        backlog.grow()
         kill_sequencer(server)
-        kill_worker_of(server, slow)
-        bob.say("the end")
-        messages = [line for line in slow.lines_until("bob: the end") if line.startswith("bob: ")]
-        assert messages == [f"bob: {number} {text}" for number in range(3000)]
+        kill_worker_of(server, backlog.slow)
+        backlog.expect_whole()
 
 
 @survivable

@@ -14,15 +14,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import growth
 import growth_sequencer
-import psutil
 import pytest
 from benchmark_dialects import Line
 from benchmark_workload import SHORTEST, Kind
@@ -36,6 +33,7 @@ from growth_server import find_kinds, subtract
 from growth_talk import IdleLine, MemberLine, with_mark
 from hypothesis import given
 from hypothesis import strategies as st
+from interruption import interrupt
 
 from mpchat.bus.contract import Reading, Record
 from mpchat.chat.entries import decode_entries
@@ -379,29 +377,8 @@ def test_a_server_that_does_not_come_up_is_said_with_its_log(tmp_path: Path) -> 
     assert "no, not today" in printed
 
 
-@pytest.fixture
-def heed_interrupts() -> Iterator[None]:
-    """A shell lets its background jobs ignore INT, and what they start inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(("series", "ending"), [("crowd", signal.SIGINT), ("sequencer", signal.SIGTERM)])
-def test_an_interrupted_run_leaves_nothing_behind(series: str, ending: signal.Signals, heed_interrupts: None) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(series: str, ending: signal.Signals) -> None:
     """The server has a session of its own and would go on; conftest.py looks for what was left."""
     with start("--only", series) as script:
-        family = wait_for_children(script.pid, 3)  # the server and two load processes; the sequencer and two beside it
-        script.send_signal(ending)
-        script.communicate(timeout=RUN_S)
-        assert script.returncode == 130
-        assert not psutil.wait_procs(family, timeout=RUN_S)[1]
-
-
-def wait_for_children(pid: int, count: int) -> list[psutil.Process]:
-    deadline = time.monotonic() + RUN_S
-    while time.monotonic() < deadline:
-        if len(family := psutil.Process(pid).children()) >= count:
-            return family
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} has no {count} children after {RUN_S} s")
+        interrupt(script, ending)  # the server and two load processes; the sequencer and two beside it

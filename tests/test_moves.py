@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from server import (
+    BACKLOG_OPTIONS,
     WELCOME,
+    Backlog,
     Chatter,
     Server,
     by_worker,
@@ -104,41 +106,23 @@ def test_who_sends_without_line_ends_goes_on_doing_so() -> None:
 
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_what_a_client_has_not_taken_yet_moves_along(rounds: int) -> None:
-    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
-        slow = server.connect(receive_buffer=4096)
-        slow.sign_on("slow")
-        bob = server.chat("bob")
-        slow.expect("* bob joined #lobby")
-        text = "x" * 1000
-        expected = []
+    with running_server(*BACKLOG_OPTIONS) as server:
+        backlog = Backlog(server)
         for part in range(rounds):
-            for number in range(3000):
-                bob.say(f"{part} {number} {text}")
-                expected.append(f"bob: {part} {number} {text}")
-            wait_arrived(server, bob)
+            backlog.grow()
             renew(server, 2, part + 1)
-        bob.say("the end")
-        messages = [line for line in slow.lines_until("bob: the end") if line.startswith("bob: ")]
-        assert messages == expected
+        backlog.expect_whole()
 
 
 def test_what_moved_along_is_there_when_the_next_worker_is_killed() -> None:
-    with running_server("--workers", "2", "--rate", "0", "--sendq", str(16 << 20)) as server:
-        slow = server.connect(receive_buffer=4096)
-        slow.sign_on("slow")
-        bob = server.chat("bob")
-        slow.expect("* bob joined #lobby")
-        text = "x" * 1000
-        for number in range(3000):
-            bob.say(f"{number} {text}")
-        wait_arrived(server, bob)
+    with running_server(*BACKLOG_OPTIONS) as server:
+        backlog = Backlog(server)
+        backlog.grow()
         renew(server, 2)
-        bob.say("meanwhile")
-        bob.ask("/topic all is said", "* ")
-        server.worker_of(slow).kill()
-        bob.say("the end")
-        messages = [line for line in slow.lines_until("bob: the end") if line.startswith("bob: ")]
-        assert messages == [*(f"bob: {number} {text}" for number in range(3000)), "bob: meanwhile"]
+        backlog.say("meanwhile")
+        backlog.bob.ask("/topic all is said", "* ")
+        server.worker_of(backlog.slow).kill()
+        backlog.expect_whole()
 
 
 def test_what_can_be_changed_is_read_anew(tmp_path: Path) -> None:

@@ -13,17 +13,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import stress
 from hypothesis import given
 from hypothesis import strategies as st
+from interruption import interrupt
 from stress_check import (
     HELD_BYTES,
     Faults,
@@ -554,29 +553,8 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert arguments[-2] in capsys.readouterr().err
 
 
-@pytest.fixture
-def heed_interrupts() -> Iterator[None]:
-    """A shell lets its background jobs ignore INT, and what they start inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(ending: signal.Signals, heed_interrupts: None) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(ending: signal.Signals) -> None:
     """The server has a session of its own and would go on; conftest.py looks for what was left."""
     with start("--clients", "2", "--messages", "1000", "--rate", "10", "--command", FAULTY) as script:
-        family = wait_for_children(script.pid, 3)  # the server and two client processes, at least
-        script.send_signal(ending)
-        script.communicate(timeout=RUN_S)
-        assert script.returncode == 130
-        assert not psutil.wait_procs(family, timeout=RUN_S)[1]
-
-
-def wait_for_children(pid: int, count: int) -> list[psutil.Process]:
-    deadline = time.monotonic() + RUN_S
-    while time.monotonic() < deadline:
-        if len(family := psutil.Process(pid).children()) >= count:
-            return family
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} has no {count} children after {RUN_S} s")
+        interrupt(script, ending)  # the server and two client processes, at least

@@ -71,13 +71,11 @@ class Successor:
     def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
         alone_until = time.monotonic() + alone
         with self._changed:
-            reading = self._log.read(after, 0)
-            if reading == Reading([], False) and self._changed.wait(wait):
-                reading = self._log.read(after, 0)
-            if alone and sum(record.entries for record in reading.records) == 1:
+            if self._log.ping() == after:
+                self._changed.wait(wait)
+            if alone and self._log.ping() == after + 1:
                 self._changed.wait_for(lambda: self._log.ping() > after + 1, alone_until - time.monotonic())
-                reading = self._log.read(after, 0)
-            return reading
+            return self._log.read(after, 0)
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:
         with self._changed:

@@ -10,15 +10,18 @@ Every failure of the way to the sequencer is a LogLost. The sequencer ignores SI
 service manager sends to the whole group, and ends by itself when main is gone: it serves until the last.
 """
 
+import os
+import sys
 import threading
 from functools import partial
 from multiprocessing import AuthenticationError, connection, current_process, util
 from multiprocessing.context import BaseContext
-from multiprocessing.managers import BaseManager, RemoteError
+from multiprocessing.managers import BaseManager, RemoteError, Server
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from mpchat.bus.contract import LogError, LogLost, Reading, Record, Snapshot
+from mpchat.bus.desk import Desk
 from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
 from mpchat.lifeline import Grip, tie_to_main
@@ -161,9 +164,31 @@ class LogLink:
         self._link.close()
 
 
+class _LogServer(Server):
+    """What runs in the Manager's process. It accepts connections and finds out who they are, each in a thread of its
+    own for as long as that takes; who then calls the log is answered by the desk, in the main thread."""
+
+    id_to_obj: dict[str, Any]  # what there is: by name, it, what may be called of it, and more
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._desk = Desk(lambda ident: self.id_to_obj[ident][:2])
+
+    def serve_forever(self) -> NoReturn:
+        self.stop_event = threading.Event()  # the Manager's way to end it, which nobody uses: see Sequencer.stop
+        threading.Thread(target=self.accepter, name="accepts connections", daemon=True).start()
+        self._desk.run()
+
+    def serve_client(self, conn: "connection.Connection[Any, Any]") -> NoReturn:
+        """Give the connection to the desk, and end this thread, whose last act is to close `conn`."""
+        self._desk.seat(os.dup(conn.fileno()))
+        sys.exit(0)
+
+
 class _LogManager(BaseManager):
     """The Manager, with what BaseManager has and does not show."""
 
+    _Server = _LogServer
     _registry: Any  # what can be made: by name, who makes it, and what may be called of it
     _process: Any = None  # from `start` on
     _create: Any  # makes one, and gives its token

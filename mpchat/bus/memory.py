@@ -2,8 +2,9 @@
 
 Owns the index of the journal, in which the records since the last snapshot are, a tail of older ones for readers who
 are a little behind, and the snapshots. On a journal that has something in it, the log goes on where the last one that
-wrote there ended: same records, numbers, time. Thread-safe: the Manager calls it from one thread per connection and
-does not lock for us. Never looks into a payload or a snapshot, and keeps no copy of either but for FRESH.
+wrote there ended: same records, numbers, time. Thread-safe, and `read` can wait, for
+tests and simulations: the sequencer calls it from one thread, the `desk`, which does the waiting. Never looks into a
+payload or a snapshot, and keeps no copy of either but for FRESH.
 
 Bounds, in bytes of payload plus `RECORD_OVERHEAD` a record: a snapshot is asked for when `snapshot_every` has come
 since the last, and LARGER times its size (or half of `capacity`); when `capacity` has come since the last, `publish`

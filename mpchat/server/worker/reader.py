@@ -30,7 +30,7 @@ from mpchat.server.worker.fanout import Fanout
 log = logging.getLogger(__name__)
 
 READ_WAIT = 20.0
-"""Seconds that a read waits in the sequencer when nothing comes: how long a dead worker's thread stays there."""
+"""Seconds that a read waits in the sequencer when nothing comes."""
 
 FLUSH_SOON = 64 << 10
 """When about so many bytes wait for the flush, a slice ends, or the answers to one reading could fill the memory. A

@@ -1,0 +1,348 @@
+"""The sequencer's desk: over real sockets, turn by turn, in the thread of the test.
+
+A caller speaks as `multiprocessing.connection` does, whole or in pieces; its other end is one of the real thing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpchat.bus.contract import LogFull, LogTrimmed
+from mpchat.bus.desk import CHUNK, MESSAGE_MOST, Desk
+from mpchat.bus.memory import RECORD_OVERHEAD, MemoryLog
+
+METHODS = ("publish", "read", "put_snapshot", "get_snapshot", "ping")
+LONG = 1000.0
+ROOM = 10 << 20
+
+
+class Caller:
+    """One who is seated at a desk."""
+
+    def __init__(self, desk: Desk, log: str = "log") -> None:
+        self._desk = desk
+        self._log = log
+        ours, theirs = socket.socketpair()
+        desk.seat(theirs.detach())
+        desk.turn(0)
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+
+    def call(self, method: str, *arguments: object) -> None:
+        self.connection.send((self._log, method, arguments, {}))
+        self._desk.turn(0)
+
+    def send_raw(self, data: bytes) -> None:
+        assert os.write(self.connection.fileno(), data) == len(data)
+        self._desk.turn(0)
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        self.call(method, *arguments)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """What has been answered; there must be something."""
+        assert self.connection.poll(), "no answer"
+        kind, result = self.connection.recv()
+        assert kind == "#RETURN", result
+        return result
+
+    @property
+    def is_answered(self) -> bool:
+        return self.connection.poll()
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether the connection has ended."""
+        if not self.connection.poll():
+            return False
+        with pytest.raises(EOFError):
+            self.connection.recv()
+        return True
+
+
+class Office:
+    """A desk with a log, and those who call."""
+
+    def __init__(self, stack: ExitStack, **bounds: int) -> None:
+        self._stack = stack
+        self.log = MemoryLog(**bounds, wall_clock=lambda: 7)
+        self.desk = Desk({"log": (self.log, METHODS)}.__getitem__)
+        stack.callback(self.desk.close)
+
+    def seat(self, log: str = "log") -> Caller:
+        caller = Caller(self.desk, log)
+        self._stack.callback(caller.connection.close)
+        return caller
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    with ExitStack() as stack:
+        yield Office(stack, snapshot_every=2 * ROOM)
+
+
+def frame(*call: object) -> bytes:
+    """A message, as Connection.send writes it."""
+    message = pickle.dumps(call)
+    return struct.pack("!i", len(message)) + message
+
+
+# --- calls and answers
+
+
+def test_what_is_called_is_done_and_answered(office: Office) -> None:
+    caller = office.seat()
+    assert caller.ask("publish", b"one", 1) == 1
+    assert caller.ask("publish", b"two and three", 2) == 2
+    assert caller.ask("read", 0, LONG) == ([(1, 1, 7, b"one"), (2, 2, 7, b"two and three")], False)
+    assert caller.ask("put_snapshot", 3, b"state") is None
+    assert caller.ask("get_snapshot") == (3, b"state")
+    assert office.seat().ask("ping") == 3
+
+
+def test_errors_of_the_log_are_answers() -> None:
+    with ExitStack() as stack:
+        office = Office(stack, capacity=RECORD_OVERHEAD + 1)
+        caller = office.seat()
+        caller.ask("publish", b"x", 1)
+        for call, error in (
+            (("publish", b"x", 1), LogFull),
+            (("read", 9, LONG), LogTrimmed),
+            (("publish", b"x", 0), ValueError),
+        ):
+            caller.call(*call)
+            kind, result = caller.connection.recv()
+            assert (kind, type(result)) == ("#ERROR", error)
+        assert caller.ask("ping") == 1
+
+
+@pytest.mark.parametrize(
+    ("log", "call", "words"),
+    [
+        ("log", ("clear",), "no method 'clear'"),
+        ("log", ("_trim",), "no method '_trim'"),
+        ("no such log", ("ping",), "KeyError"),
+        ("log", ("publish",), "TypeError"),
+        ("log", ("read", 1, 2, 3, 4), "TypeError"),
+    ],
+)
+def test_what_cannot_be_called_is_said(office: Office, log: str, call: tuple[Any, ...], words: str) -> None:
+    caller = office.seat(log)
+    caller.call(*call)
+    kind, result = caller.connection.recv()
+    assert kind == "#TRACEBACK"
+    assert words in result
+    assert office.seat().ask("ping") == 0
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5), st.lists(st.integers(1, 50)))
+def test_messages_may_come_in_any_pieces(payloads: list[bytes], sizes: list[int]) -> None:
+    with ExitStack() as stack:
+        office = Office(stack)
+        caller = office.seat()
+        stream = b"".join(frame("log", "publish", (payload, 1), {}) for payload in payloads)
+        for size in [*sizes, len(stream)]:
+            if stream:
+                caller.send_raw(stream[:size])
+                stream = stream[size:]
+        assert [caller.answer() for _ in payloads] == [*range(1, len(payloads) + 1)]
+        assert [record.payload for record in office.log.read(0, 0).records] == payloads
+
+
+def test_a_long_message_comes_and_goes_as_a_whole(office: Office) -> None:
+    """With its length in 8 bytes, as one of 2 GiB would have it."""
+    payload = os.urandom(ROOM)
+    message = pickle.dumps(("log", "publish", (payload, 1), {}))
+    giver, taker = office.seat(), office.seat()
+    pending = memoryview(struct.pack("!iQ", -1, len(message)) + message)
+    os.set_blocking(giver.connection.fileno(), False)
+    while pending:
+        pending = pending[os.write(giver.connection.fileno(), pending) :]
+        office.desk.turn(0)
+    assert giver.answer() == 1
+    taker.call("read", 0, LONG)
+    assert drain(office.desk, taker) == ("#RETURN", ([(1, 1, 7, payload)], False))
+
+
+def drain(desk: Desk, caller: Caller) -> Any:
+    """Take an answer that is larger than what the kernel holds, bit by bit."""
+    descriptor = caller.connection.fileno()
+    (length,) = struct.unpack("!i", os.read(descriptor, 4))
+    answer = b""
+    while len(answer) < length:
+        answer += os.read(descriptor, CHUNK)
+        desk.turn(0)
+    return pickle.loads(answer)
+
+
+# --- waiting
+
+
+def test_a_read_waits_for_what_comes(office: Office) -> None:
+    reader, publisher = office.seat(), office.seat()
+    reader.call("read", 0, LONG)
+    assert not reader.is_answered
+    publisher.ask("publish", b"come", 1)
+    assert reader.answer() == ([(1, 1, 7, b"come")], False)
+
+
+def test_all_who_wait_are_answered(office: Office) -> None:
+    readers = [office.seat() for _ in range(20)]
+    for reader in readers:
+        reader.call("read", 0, LONG)
+    office.seat().ask("publish", b"for all", 1)
+    assert [reader.answer() for reader in readers] == [([(1, 1, 7, b"for all")], False)] * 20
+
+
+def test_a_read_waits_as_long_as_it_says(office: Office) -> None:
+    reader, patient = office.seat(), office.seat()
+    patient.call("read", 0, LONG)
+    reader.call("read", 0, 0.02)
+    timeout = office.desk.turn(0)
+    while not reader.is_answered:
+        assert timeout is not None and 0 < timeout <= 0.02
+        timeout = office.desk.turn(timeout)
+    assert reader.answer() == ([], False)
+    assert not patient.is_answered
+    timeout = office.desk.turn(0)
+    assert timeout is not None and timeout > 1, "nothing is due"
+
+
+def test_a_single_entry_waits_for_the_next_or_until_its_time_is_up(office: Office) -> None:
+    together, alone, publisher = (office.seat() for _ in range(3))
+    together.call("read", 0, LONG, LONG)
+    alone.call("read", 0, LONG, 0.02)
+    publisher.ask("publish", b"1", 1)
+    timeout = office.desk.turn(0)
+    while not alone.is_answered:
+        assert timeout is not None and 0 < timeout <= 0.02
+        timeout = office.desk.turn(timeout)
+    assert alone.answer() == ([(1, 1, 7, b"1")], False)
+    assert not together.is_answered
+    publisher.ask("publish", b"2", 1)
+    assert together.answer() == ([(1, 1, 7, b"1"), (2, 1, 7, b"2")], False)
+
+
+def test_who_waits_for_nothing_wakes_nobody(office: Office) -> None:
+    office.seat()
+    assert office.desk.turn(0) is None
+
+
+# --- callers that do not do their part
+
+
+def test_who_does_not_take_its_answer_holds_up_nobody(office: Office) -> None:
+    payload = os.urandom(ROOM)
+    office.log.publish(payload, 1)
+    slow, other = office.seat(), office.seat()
+    slow.call("read", 0, LONG)
+    assert other.ask("publish", b"next", 1) == 2
+    assert other.ask("read", 1, LONG) == ([(2, 1, 7, b"next")], False)
+    assert drain(office.desk, slow) == ("#RETURN", ([(1, 1, 7, payload)], False))
+    assert slow.ask("ping") == 2
+
+
+def test_nothing_is_heard_of_who_does_not_take_its_answer(office: Office) -> None:
+    """So there is one answer a caller in memory."""
+    office.log.publish(bytes(ROOM), 1)
+    slow = office.seat()
+    slow.call("read", 0, LONG)
+    slow.call("publish", b"early", 1)
+    assert office.log.ping() == 1
+    drain(office.desk, slow)
+    office.desk.turn(0)
+    assert slow.answer() == 2
+
+
+def test_who_stops_in_the_middle_of_a_call_holds_up_nobody(office: Office) -> None:
+    message = frame("log", "publish", (b"slowly", 1), {})
+    stopped, other = office.seat(), office.seat()
+    stopped.send_raw(message[:-1])
+    assert other.ask("publish", b"first", 1) == 1
+    stopped.send_raw(message[-1:])
+    assert stopped.answer() == 2
+
+
+@pytest.mark.parametrize("said", [b"", b"\0", frame("log", "publish", (b"x", 1), {})[:-1]])
+def test_who_goes_is_forgotten(office: Office, said: bytes) -> None:
+    caller, other = office.seat(), office.seat()
+    if said:
+        caller.send_raw(said)
+    caller.connection.close()
+    office.desk.turn(0)
+    assert len(office.desk) == 1
+    assert other.ask("ping") == 0
+
+
+def test_who_goes_while_it_waits_is_forgotten(office: Office) -> None:
+    reader, other = office.seat(), office.seat()
+    reader.call("read", 0, LONG)
+    reader.connection.close()
+    office.desk.turn(0)
+    assert len(office.desk) == 1
+    assert other.ask("publish", b"x", 1) == 1
+    assert office.desk.turn(0) is None
+
+
+def test_who_goes_before_it_takes_its_answer_is_forgotten(office: Office) -> None:
+    office.log.publish(bytes(ROOM), 1)
+    slow, other = office.seat(), office.seat()
+    slow.call("read", 0, LONG)
+    slow.connection.close()
+    office.desk.turn(0)
+    assert len(office.desk) == 1
+    assert other.ask("ping") == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        struct.pack("!i", -2),
+        struct.pack("!i", 5) + b"hello",
+        struct.pack("!iQ", -1, MESSAGE_MOST + 1),
+        frame("too", "few"),
+        frame(1, 2, 3, 4, 5),
+    ],
+    ids=["negative", "no pickle", "too long", "too few", "too many"],
+)
+def test_what_is_no_call_ends_the_connection_and_no_other(
+    office: Office, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    rude, other = office.seat(), office.seat()
+    rude.send_raw(said)
+    assert rude.is_dismissed
+    assert "a connection to the log is closed" in caplog.text
+    assert other.ask("publish", b"x", 1) == 1
+    assert len(office.desk) == 1
+
+
+def test_who_calls_before_it_is_answered_is_dismissed(office: Office) -> None:
+    rude, other = office.seat(), office.seat()
+    rude.call("read", 0, LONG)
+    rude.call("ping")
+    assert rude.is_dismissed
+    assert other.ask("publish", b"x", 1) == 1
+
+
+def test_many_may_come_at_once(office: Office) -> None:
+    pairs = [socket.socketpair() for _ in range(300)]
+    for _, theirs in pairs:
+        office.desk.seat(theirs.detach())
+    office.desk.turn(0)
+    assert len(office.desk) == 300
+    for ours, _ in pairs:
+        ours.close()
+    office.desk.turn(0)
+    while len(office.desk):
+        office.desk.turn(0)

@@ -274,6 +274,9 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The workers there are, in the order of their slots, as the log tells them."""
+        count = int(self.ready_line.split()[-2]) if self.ready_line else 0
+        # The log comes by another way than the line that says ready, and may be behind it.
+        eventually(lambda: len(self._started().keys() - {"sequencer"}) >= count, "the log names all workers")
         pids = [pid for name, pid in sorted(self._started().items()) if name != "sequencer"]
         return [found for pid in pids if (found := _find_process(pid))]
 
@@ -293,7 +296,8 @@ class Server:
         found: list[psutil.Process] = []
 
         def find() -> bool:
-            process = _find_process(self._started()["sequencer"])
+            pid = self._started().get("sequencer")
+            process = None if pid is None else _find_process(pid)
             found[:] = [process] if process is not None and process.status() != psutil.STATUS_ZOMBIE else []
             return bool(found)
 
@@ -486,8 +490,9 @@ def kill_worker_of(server: Server, chatter: Chatter) -> None:
 
 def kill_sequencer(server: Server) -> None:
     """Kill the sequencer, and wait until there is another."""
+    sequencer = server.sequencer()
     before = len([line for line in server.stderr if "sequencer started" in line])
-    server.sequencer().kill()
+    sequencer.kill()
     server.expect_log("sequencer started", count=before + 1)
 
 

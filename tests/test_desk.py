@@ -146,6 +146,25 @@ def test_what_cannot_be_called_is_said(office: Office, log: str, call: tuple[Any
     assert office.seat().ask("ping") == 0
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("x", 20.0), (None, 20.0), (0, "long"), (0, 1j), (0, 1e400), (0, 1e12), (0, float("nan")), (0, 1, "x")],
+)
+def test_no_read_is_strange_enough_to_end_the_desk(office: Office, arguments: tuple[Any, ...]) -> None:
+    office.seat().call("read", *arguments)
+    assert office.seat().ask("publish", b"x", 1) == 1
+    assert office.seat().ask("ping") == 1
+
+
+@pytest.mark.parametrize("call", [("log", "ping", None, {}), ("log", "ping", (), {"now": True}), ([], "ping", (), {})])
+def test_no_call_is_strange_enough_to_end_the_desk(office: Office, call: tuple[Any, ...]) -> None:
+    caller = office.seat()
+    caller.connection.send(call)
+    office.desk.turn(0)
+    assert caller.connection.recv()[0] == "#TRACEBACK"
+    assert office.seat().ask("ping") == 0
+
+
 @given(st.lists(st.binary(max_size=300), max_size=5), st.lists(st.integers(1, 50)))
 def test_messages_may_come_in_any_pieces(payloads: list[bytes], sizes: list[int]) -> None:
     with ExitStack() as stack:
@@ -331,6 +350,13 @@ def test_who_calls_before_it_is_answered_is_dismissed(office: Office) -> None:
     rude, other = office.seat(), office.seat()
     rude.call("read", 0, LONG)
     rude.call("ping")
+    assert rude.is_dismissed
+    assert other.ask("publish", b"x", 1) == 1
+
+
+def test_who_says_a_read_and_more_in_one_breath_is_dismissed(office: Office) -> None:
+    rude, other = office.seat(), office.seat()
+    rude.send_raw(frame("log", "read", (0, LONG), {}) + frame("log", "ping", (), {}))
     assert rude.is_dismissed
     assert other.ask("publish", b"x", 1) == 1
 

@@ -237,6 +237,14 @@ def test_its_death_wakes_a_proxy_that_waits(sequencer: Sequencer, log: LogProxy)
             waiting.result(DEADLINE_S)
 
 
+def test_it_ends_when_the_manager_asks_it_to(sequencer: Sequencer, log: LogProxy) -> None:
+    """As a process does that ends without `stop`. It is deaf to TERM, so that the next thing would be KILL."""
+    process = sequencer._manager._process
+    log.publish(b"x", 1)
+    sequencer._manager.shutdown()
+    assert process.exitcode == 0
+
+
 def test_another_can_be_started_after_its_death(sequencer: Sequencer, log: LogProxy) -> None:
     log.publish(b"x", 5)
     kill(sequencer)

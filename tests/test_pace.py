@@ -1,11 +1,13 @@
-"""The pace: for how long a worker rests after a flush."""
+"""The pace: for how long a worker rests after a flush, and waits for more than a single message."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_fanout import Office
+from test_fanout import Office, Tape
 
 from mpchat.server.worker import pace
 from mpchat.server.worker.pace import Pace, choose_rest
@@ -49,6 +51,37 @@ def test_what_has_come_is_flushed_and_followed_by_a_rest() -> None:
     assert paced.flush() > Rest()
     assert bob.take() == "alice: hello\n"
     assert noticed == [0, 1]
+
+
+def flush_singles(paced: Pace[Tape], office: Office, count: int) -> list[bool]:
+    """Which of so many flushes of single messages want the next one to wait for company."""
+    waits = []
+    for _ in range(count):
+        office.says("alice", "hello")
+        waits.append(paced.flush().alone > 0)
+    return waits
+
+
+def test_where_no_company_comes_it_is_waited_for_more_and_more_rarely() -> None:
+    office = Office()
+    office.enter("alice", "bob")
+    waits = flush_singles(Pace(office.fanout, lambda sinks: None), office, 1000)
+    tries = [number for number, wait in enumerate(waits) if wait]
+    skips = [after - before - 1 for before, after in pairwise(tries)]
+    assert tries[0] == 0
+    assert skips[:6] == [1, 2, 4, 8, 16, 32]
+    assert set(skips[6:]) == {pace.SKIP_MOST}
+
+
+def test_where_company_comes_it_is_waited_for_each_time() -> None:
+    office = Office()
+    office.enter("alice", "bob")
+    paced = Pace(office.fanout, lambda sinks: None)
+    flush_singles(paced, office, 100)
+    for _ in range(10):
+        office.says("alice", "one", "two")
+        assert paced.flush().alone == 0
+        assert flush_singles(paced, office, 1) == [True]
 
 
 def test_there_is_no_rest_when_so_much_came_that_there_must_be_more() -> None:

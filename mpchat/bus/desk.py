@@ -15,6 +15,8 @@ call is closed, and whatever it waited for is forgotten. Never looks into what i
 """
 
 import logging
+import operator
+import os
 import pickle
 import selectors
 import socket
@@ -22,8 +24,9 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from traceback import format_exc
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from mpchat.bus.contract import LogError
 from mpchat.bus.memory import MemoryLog
@@ -35,6 +38,12 @@ MESSAGE_MOST = 1 << 30
 
 CHUNK = 256 << 10
 """Bytes that are received at a time."""
+
+WAIT_MOST = 3600.0
+"""Seconds that a `read` waits at most, whatever it says."""
+
+EARLY = 0.0005
+"""Seconds before its time at which a `read` may be answered: the selector waits for whole milliseconds, rounded up."""
 
 _LENGTH = struct.Struct("!i")
 _LONG_LENGTH = struct.Struct("!Q")
@@ -58,7 +67,7 @@ class _Read(NamedTuple):
 
     @property
     def due(self) -> float:
-        """When to answer, if nothing more comes."""
+        """When to answer, if nothing more comes; 0 when enough is there."""
         come = self.source.ping() - self.after
         return {0: self.wait_until, 1: self.alone_until}.get(come, 0.0)
 
@@ -89,8 +98,8 @@ class _Caller:
             raise EOFError
         self._incoming += space[:size]
 
-    def take_message(self) -> bytes | None:
-        """The next whole message, if there is one. Raises _NoCall."""
+    def take_call(self) -> Any:
+        """The next call that is whole, None if there is none. Raises _NoCall."""
         if len(self._incoming) < _LENGTH.size:
             return None
         start = _LENGTH.size
@@ -105,9 +114,19 @@ class _Caller:
         end = start + length
         if len(self._incoming) < end:
             return None
-        message = bytes(memoryview(self._incoming)[start:end])
-        del self._incoming[:end]
-        return message
+        try:
+            # In place: a snapshot is large, and others wait.
+            with memoryview(self._incoming) as incoming, incoming[start:end] as message:
+                return pickle.loads(message)
+        except Exception as error:  # whatever pickle makes of it
+            raise _NoCall(repr(error)) from error
+        finally:
+            del self._incoming[:end]
+
+    @property
+    def has_said_more(self) -> bool:
+        """Whether something has come behind the last call that was taken."""
+        return bool(self._incoming)
 
     def send(self, message: bytes) -> None:
         """Send what goes at once; the rest is for `flush`. Raises OSError."""
@@ -137,6 +156,9 @@ class Desk:
         self._space = memoryview(bytearray(CHUNK))
         self._selector = selectors.DefaultSelector()
         self._reads: dict[_Caller, _Read] = {}
+        self._new_reads: list[_Caller] = []
+        self._has_grown = False  # a log has, since the reads were looked at
+        self._nearest = float("inf")  # when the first of them is due
         self._arrivals: deque[socket.socket] = deque()
         self._bell, self._door = socket.socketpair()
         self._bell.setblocking(False)
@@ -149,7 +171,11 @@ class Desk:
 
     def seat(self, descriptor: int) -> None:
         """Answer the calls of this connection from now on; the descriptor is the desk's."""
-        connection = socket.socket(fileno=descriptor)
+        try:
+            connection = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
         connection.setblocking(False)
         self._arrivals.append(connection)
         try:
@@ -194,8 +220,6 @@ class Desk:
                 caller.flush()
             else:
                 caller.receive(self._space)
-                if caller in self._reads:
-                    raise _NoCall("a call before the last one is answered")
             self._hear(caller)
         except (OSError, EOFError):
             self._close(caller)
@@ -206,10 +230,12 @@ class Desk:
     def _hear(self, caller: _Caller) -> None:
         """Answer what has come whole; one call at a time."""
         while not (caller.has_answer or caller in self._reads):
-            message = caller.take_message()
-            if message is None:
+            call = caller.take_call()
+            if call is None:
                 break
-            self._take_call(caller, message)
+            self._take_call(caller, call)
+        if caller in self._reads and caller.has_said_more:
+            raise _NoCall("a call before the last one is answered")
         self._watch(caller)
 
     def _watch(self, caller: _Caller) -> None:
@@ -219,34 +245,46 @@ class Desk:
             events = selectors.EVENT_WRITE if caller.has_answer else selectors.EVENT_READ
             self._selector.modify(caller.connection, events, caller)
 
-    def _take_call(self, caller: _Caller, message: bytes) -> None:
+    def _take_call(self, caller: _Caller, call: Any) -> None:
+        """Do what is asked; if it cannot be done, say so. Raises _NoCall."""
         try:
-            ident, method, arguments, _ = pickle.loads(message)
-        except Exception as error:  # whatever pickle makes of it
+            ident, method, arguments, keywords = call
+        except (TypeError, ValueError) as error:
             raise _NoCall(repr(error)) from error
         try:
             source, methods = self._find(ident)
-            if method not in methods:
-                raise AttributeError(f"the log has no method {method!r}")
+            if method not in methods or keywords:
+                raise AttributeError(f"the log has no method {method!r} with keywords {keywords}")
             if method == "read":
                 self._reads[caller] = _start_read(source, *arguments)
+                self._new_reads.append(caller)
                 return
-        except (AttributeError, KeyError, TypeError):
+            do = partial(getattr(source, method), *arguments)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             caller.send(pickle.dumps(("#TRACEBACK", format_exc())))
         else:
-            caller.send(_answer(getattr(source, method), *arguments))
+            self._has_grown |= method == "publish"
+            caller.send(_answer(do))
 
     def _answer_reads(self) -> float | None:
         """Answer those that are due; give in how many seconds the next one will be."""
-        now = time.monotonic()
-        nearest = float("inf")
-        for caller, read in list(self._reads.items()):
+        now = time.monotonic() + EARLY
+        # There are as many as workers, and most turns are about one of them.
+        if self._has_grown or now >= self._nearest:
+            callers, self._nearest = list(self._reads), float("inf")
+        else:
+            callers = self._new_reads
+        self._new_reads, self._has_grown = [], False
+        for caller in callers:
+            read = self._reads.get(caller)
+            if read is None:
+                continue  # it has gone
             due = read.due
             if due <= now:
                 self._finish_read(caller, read)
             else:
-                nearest = min(nearest, due)
-        return None if nearest == float("inf") else nearest - now
+                self._nearest = min(self._nearest, due)
+        return None if self._nearest == float("inf") else max(0.0, self._nearest - now)
 
     def _finish_read(self, caller: _Caller, read: _Read) -> None:
         del self._reads[caller]
@@ -263,14 +301,16 @@ class Desk:
 
 
 def _start_read(source: MemoryLog, after: int, wait: float, alone: float = 0.0) -> _Read:
+    """Raises TypeError, ValueError, OverflowError: what is wrong with a call may not stop the loop later."""
     now = time.monotonic()
-    return _Read(source, after, now + wait, now + alone)
+    wait_until, alone_until = (now + min(float(seconds), WAIT_MOST) for seconds in (wait, alone))
+    return _Read(source, operator.index(after), wait_until, alone_until)
 
 
-def _answer(function: Callable[..., object], *arguments: object) -> bytes:
+def _answer(do: Callable[[], object]) -> bytes:
     """What the call gives, or raises."""
     try:
-        return pickle.dumps(("#RETURN", function(*arguments)))
+        return pickle.dumps(("#RETURN", do()))
     except (LogError, ValueError) as error:
         return pickle.dumps(("#ERROR", error))
     except Exception:  # noqa: BLE001 - a fault of ours; who has called is told, and sees to it

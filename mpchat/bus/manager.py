@@ -74,7 +74,8 @@ class LogProxy:
             self._links.link = self.open_link(threading.current_thread().name)
 
     def open_link(self, name: str) -> "LogLink":
-        """A connection of its own to the log, for an event loop. `name` is for the sequencer's tracebacks."""
+        """A connection of its own to the log, for an event loop. The Manager gives `name` to the thread that lets it
+        in."""
         try:
             raw = connection.Client(self.address.socket, authkey=current_process().authkey)
         except (*_LOST, AuthenticationError) as error:
@@ -125,8 +126,9 @@ class LogLink:
     """One connection to the log; one call is under way at a time.
 
     The messages are those of `multiprocessing.managers`: (object, method, arguments, keywords) out, (kind, result)
-    back. `call` and `receive` block only while one message passes between the process and the kernel's buffer; the
-    sequencer reads what comes at once, and what it sends is on its way as a whole when the descriptor is readable.
+    back. `call` and `receive` block only while one message passes between the process and the kernel's buffer: the
+    sequencer takes what comes as it comes, and when the descriptor is readable, it has all of the answer and sends it
+    as fast as it is taken.
     """
 
     def __init__(self, link: "connection.Connection[Any, Any]", ident: str | None) -> None:
@@ -175,14 +177,21 @@ class _LogServer(Server):
         self._desk = Desk(lambda ident: self.id_to_obj[ident][:2])
 
     def serve_forever(self) -> NoReturn:
-        self.stop_event = threading.Event()  # the Manager's way to end it, which nobody uses: see Sequencer.stop
+        self.stop_event = threading.Event()
         threading.Thread(target=self.accepter, name="accepts connections", daemon=True).start()
         self._desk.run()
 
     def serve_client(self, conn: "connection.Connection[Any, Any]") -> NoReturn:
         """Give the connection to the desk, and end this thread, whose last act is to close `conn`."""
-        self._desk.seat(os.dup(conn.fileno()))
+        try:
+            self._desk.seat(os.dup(conn.fileno()))
+        except OSError:
+            sys.exit(1)  # no descriptor is left: who has called sees the connection end
         sys.exit(0)
+
+    def shutdown(self, c: object) -> NoReturn:
+        """What the Manager asks for in a process that ends without Sequencer.stop."""
+        os._exit(0)
 
 
 class _LogManager(BaseManager):

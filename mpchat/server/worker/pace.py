@@ -8,8 +8,10 @@ that there must be more.
 
 A flush that brings a room a single message is the dearest there is: a reading, and a send for each receiver, for it
 alone. After one, the next message waits for company: it is read with the one behind it, or when ALONE times as long as
-the flush took have passed since that, ALONE_MOST at most. So what comes at a steady pace is flushed by one and by two
-in turn: two of three messages wait for nothing.
+the flush took have passed since that, ALONE_MOST at most. So a stream of 200 messages a second is flushed by one and by
+two in turn, and two of three of them wait for nothing. Where none comes in time (two who answer each other, a slower
+stream), waiting is a loss: each time that nothing came of it, it is done more rarely, down to once in SKIP_MOST
+flushes.
 """
 
 import time
@@ -32,7 +34,10 @@ ALONE = 16.0
 """How many times as long as a flush of single messages took another is put off."""
 
 ALONE_MOST = 0.01
-"""Seconds that it is put off at most: less than anybody notices."""
+"""Seconds that it is put off at most: less than anybody notices. (The sequencer counts in whole milliseconds.)"""
+
+SKIP_MOST = 64
+"""How many flushes of single messages may go by, at most, before it is tried again whether waiting brings company."""
 
 
 class Pace(Generic[S]):
@@ -41,6 +46,9 @@ class Pace(Generic[S]):
     def __init__(self, fanout: Fanout[S], notice: Callable[[Iterable[S]], None]) -> None:
         self._fanout = fanout
         self._notice = notice
+        self._is_waiting = False  # for company, as far as we have said
+        self._skips = 0
+        self._skipped = 0
 
     def flush(self) -> Rest:
         """Flush what waits, if anything does; say how to rest."""
@@ -52,7 +60,18 @@ class Pace(Generic[S]):
         start = time.monotonic()
         self._fanout.flush(self._notice)
         took = time.monotonic() - start
-        return Rest() if pending >= FLUSH_SOON else choose_rest(took, fill)
+        rest = Rest() if pending >= FLUSH_SOON else choose_rest(took, fill)
+        return rest if self._is_worth_waiting(fill, rest) else Rest(rest.silent)
+
+    def _is_worth_waiting(self, fill: float, rest: Rest) -> bool:
+        """Whether company can be hoped for after this flush, by what came of the last hopes."""
+        if fill >= COMPANY:
+            self._skips = self._skipped = 0
+        elif self._is_waiting:
+            self._skips, self._skipped = min(max(1, 2 * self._skips), SKIP_MOST), 0
+        self._is_waiting = rest.alone > 0 and self._skipped >= self._skips
+        self._skipped += not self._is_waiting
+        return self._is_waiting
 
 
 def choose_rest(took: float, fill: float) -> Rest:

@@ -40,6 +40,7 @@ def plot(runs: Sequence[Run], workloads: Sequence[Workload], path: Path) -> None
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogFormatter
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
     for number, server in enumerate(dict.fromkeys(run.server for run in runs)):
@@ -47,6 +48,9 @@ def plot(runs: Sequence[Run], workloads: Sequence[Workload], path: Path) -> None
             if line := collect_line(runs, workloads, server, quantile):
                 axes.plot(*zip(*line, strict=True), style, color=f"C{number}", label=f"{server} {quantile}")
     axes.set(xscale="log", yscale="log", xlabel="deliveries/s asked for", ylabel="latency from the due time, ms")
+    for axis in axes.xaxis, axes.yaxis:
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150, bbox_inches="tight")

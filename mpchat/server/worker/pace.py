@@ -8,10 +8,10 @@ that there must be more.
 
 A flush that brings a room a single message is the dearest there is: a reading, and a send for each receiver, for it
 alone. After one, the next message waits for company: it is read with the one behind it, or when ALONE times as long as
-the flush took have passed since that, ALONE_MOST at most. So a stream of 200 messages a second is flushed by one and by
-two in turn, and two of three of them wait for nothing. Where none comes in time (two who answer each other, a slower
-stream), waiting is a loss: each time that nothing came of it, it is done more rarely, down to once in SKIP_MOST
-flushes.
+the flush took have passed since that, ALONE_MOST at most. So what comes every 5 ms to a room of 200 (workload A of
+scripts/benchmark.py) is flushed by one and by two in turn: two of three messages wait for nothing. Where none comes in
+time (two who answer each other, a slower stream), waiting is a loss: each time that nothing came of it, it is done more
+rarely, down to once in SKIP_MOST flushes.
 """
 
 import time

@@ -5,6 +5,7 @@
     ├── ListenError      the system's: the address cannot be listened on
     ├── BootError        ours or the system's: the processes do not come up
     ├── ServeError       ours or the system's: it came up and cannot go on
+    ├── ForkError        the system's: there is no process, descriptor or memory for another child
     └── LogError         the log's; its kinds are in `bus.contract`
 
 What a client does wrong is no exception of this tree: it is a `chat.problems.Refusal`, told to that client.
@@ -29,3 +30,7 @@ class BootError(MpchatError):
 
 class ServeError(MpchatError):
     """The server came up and cannot go on. Exit code 1."""
+
+
+class ForkError(MpchatError):
+    """No child process can be started now: the system is out of something. Worth trying again later."""

@@ -186,7 +186,7 @@ def running() -> Iterator[tuple[Sequencer, LogProxy]]:
         journal = Journal.make(journal_size())
         stack.callback(journal.close)
         with deferred_interrupts():
-            sequencer = Sequencer(CONTEXT, journal)
+            sequencer = Sequencer(journal)
             stack.callback(sequencer.stop)
             log = sequencer.start()
         yield sequencer, log

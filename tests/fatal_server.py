@@ -24,9 +24,9 @@ from typing import Any
 from unittest import mock
 
 from mpchat import cli
-from mpchat.bus import journal, memory
+from mpchat.bus import journal, manager, memory
 from mpchat.bus.journal import Journal, Kind
-from mpchat.bus.manager import LogLink, LogProxy, tie_to_main
+from mpchat.bus.manager import LogLink, LogProxy
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Opened, decode_entries
 from mpchat.errors import MpchatError
@@ -321,7 +321,7 @@ class FatalWorker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> int:
         prepare(self.folder, WORKER.items())
         adoption.SLICE = 0.0
         worker.DEAR, worker.BYTES_AN_ENTRY = 0, 1 << 20
@@ -336,17 +336,17 @@ class FatalWorker:
             return descriptors
 
         Channel._receive_descriptors = receive_small  # type: ignore[method-assign]
-        worker.run_worker(*arguments)
+        return worker.run_worker(*arguments)
 
 
 class FatalSequencer:
-    """In the place of `lifeline.tie_to_main`, which is called first in the sequencer's process."""
+    """In the place of `manager._run_log_server`. It runs in the sequencer's process, and so do the patches."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.run = manager._run_log_server
 
-    def __call__(self) -> None:
-        tie_to_main()
+    def __call__(self, *arguments: Any) -> int:
         prepare(self.folder, SEQUENCER.items())
         journal._JOIN = 0
         memory.ASK_AGAIN = 0.1
@@ -356,6 +356,7 @@ class FatalSequencer:
             init(self, **{"snapshot_every": SNAPSHOT_EVERY, **bounds})
 
         MemoryLog.__init__ = init_small  # type: ignore[method-assign]
+        return self.run(*arguments)
 
 
 if __name__ == "__main__":
@@ -365,6 +366,6 @@ if __name__ == "__main__":
     prepare(tokens, MAIN.items())
     with (
         mock.patch("mpchat.server.main.workerprocess.run_worker", FatalWorker(tokens)),
-        mock.patch("mpchat.bus.manager.tie_to_main", FatalSequencer(tokens)),
+        mock.patch("mpchat.bus.manager._run_log_server", FatalSequencer(tokens)),
     ):
         sys.exit(cli.main(sys.argv[2:]))

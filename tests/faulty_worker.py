@@ -13,16 +13,16 @@ from mpchat import cli
 from mpchat.server.worker import worker
 
 
-def run_late(config: Any, slot: int, *more: Any) -> None:
+def run_late(config: Any, slot: int, *more: Any) -> int:
     """In the place of `worker.run_worker`: worker-1 boots when it is sent SIGCONT."""
     if slot == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
-    worker.run_worker(config, slot, *more)
+    return worker.run_worker(config, slot, *more)
 
 
-def run_never(*_: Any) -> None:
+def run_never(*_: Any) -> int:
     """In the place of `worker.run_worker`: no worker boots."""
-    raise SystemExit(9)
+    return 9
 
 
 if __name__ == "__main__":

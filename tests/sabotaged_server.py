@@ -91,11 +91,11 @@ class FaultyWorker:
     def __init__(self, fault: str) -> None:
         self.fault = fault
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> int:
         with mock.patch.object(Pace, "flush", flush_and_rest), mock.patch.object(Client, "send", send_and_die):
             if self.fault in OUTPUTS:
                 mock.patch.object(Adoptee, "output", property(OUTPUTS[self.fault])).start()
-            worker.run_worker(*arguments)
+            return worker.run_worker(*arguments)
 
 
 if __name__ == "__main__":

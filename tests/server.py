@@ -298,22 +298,11 @@ class Server:
         def find() -> bool:
             pid = self._started().get("sequencer")
             process = None if pid is None else _find_process(pid)
-            found[:] = [process] if process is not None and process.status() != psutil.STATUS_ZOMBIE else []
+            found[:] = [] if process is None else [process]
             return bool(found)
 
         eventually(find, "there is a sequencer")
         return found[0]
-
-    def fork_server(self) -> psutil.Process:
-        """The process that workers and sequencer are children of."""
-        parent = self.sequencer().parent()
-        assert parent is not None
-        return parent
-
-    def folders(self) -> list[str]:
-        """The folders that the server has for its sockets."""
-        # os.walk: they come and go.
-        return [name for _, names, _ in os.walk(self._folder) for name in names]
 
     def _started(self) -> dict[str, int]:
         found = (_STARTED.search(line) for line in list(self.stderr))
@@ -321,8 +310,7 @@ class Server:
 
     def _is_relative(self, process: psutil.Process) -> bool:
         try:
-            # One that is on trial has a folder within it.
-            return process.environ().get("TMPDIR", "").startswith(str(self._folder))
+            return process.environ().get("TMPDIR", "") == str(self._folder)
         except psutil.Error:  # gone, a zombie, or somebody else's
             return False
 
@@ -536,8 +524,10 @@ def expect_next(chatter: Chatter, *lines: str) -> None:
 
 
 def _find_process(pid: int) -> psutil.Process | None:
+    """The process, unless it has ended; main may not have come to reap it yet."""
     try:
-        return psutil.Process(pid)
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
     except psutil.NoSuchProcess:
         return None
 

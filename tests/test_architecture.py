@@ -18,7 +18,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mpchat"
 
-BELOW_SERVER = {"", "errors", "config", "lifeline", "sharedmemory", "chat", "wire", "bus"}
+BELOW_SERVER = {"", "errors", "config", "lifeline", "child", "sharedmemory", "chat", "wire", "bus"}
 # What the modules of each part may import of mpchat, besides those of their own part. A part is what follows
 # "mpchat." in a module's name; "" is the package itself, which has the version and nothing else. "server" is what
 # its two sides share.
@@ -26,11 +26,12 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
     "lifeline": set(),
+    "child": {"", "errors", "lifeline"},
     "sharedmemory": set(),
     "config": {"", "errors"},
     "chat": {"", "errors"},
     "wire": {"", "errors", "chat"},
-    "bus": {"", "errors", "config", "lifeline", "sharedmemory", "chat", "wire"},
+    "bus": {"", "errors", "config", "child", "sharedmemory", "chat", "wire"},
     "server": BELOW_SERVER,
     "server.worker": BELOW_SERVER | {"server"},
     "server.main": BELOW_SERVER | {"server", "server.worker"},

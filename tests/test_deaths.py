@@ -1,6 +1,6 @@
 """Processes of the server are killed or stopped in the middle of the chat: what the clients see of it.
 
-When it is a worker, the sequencer or the fork server: nothing. Its clients are carried on with by others, byte for
+When it is a worker or the sequencer: nothing. Its clients are carried on with by others, byte for
 byte, and another sequencer goes on with the same log. When it is main: all goes. Nothing is left behind, whoever dies.
 """
 
@@ -379,7 +379,7 @@ def test_nothing_stays_when_main_is_killed_while_a_worker_is_stopped() -> None:
         bob.expect_end()
 
 
-# --- the sequencer and the fork server ----------------------------------------------------------------------
+# --- the sequencer -------------------------------------------------------------------------------------------
 
 
 def test_nobody_notices_that_the_sequencer_is_killed() -> None:
@@ -425,7 +425,7 @@ def test_a_sequencer_that_hangs_is_replaced() -> None:
         alice, bob = server.chat("alice"), server.chat("bob")
         server.sequencer().suspend()
         alice.say("is anybody there")
-        server.expect_log("the sequencer has not answered for 1 s: killed")
+        server.expect_log("sequencer has not answered for 1 s: killed")
         bob.expect("alice: is anybody there")
 
 
@@ -472,20 +472,3 @@ def test_who_reads_late_gets_all_though_the_sequencer_died_and_then_its_worker()
         kill_sequencer(server)
         kill_worker_of(server, backlog.slow)
         backlog.expect_whole()
-
-
-@survivable
-def test_nobody_notices_that_the_fork_server_is_killed() -> None:
-    """Nobody tells main of the ends of its processes any more: all of them are replaced, with another fork server."""
-    with running_server("--workers", "2", "--rate", "0") as server:
-        alice, bob = server.chat("alice"), server.chat("bob")
-        alice.expect("* bob joined #lobby")
-        alice.say("before")
-        expect_next(bob, "alice: before")
-        processes = [server.sequencer(), *server.workers()]
-        server.fork_server().kill()
-        alice.say("meanwhile")
-        expect_next(bob, "alice: meanwhile")
-        bob.say("after")
-        expect_next(alice, "bob: after")
-        eventually(lambda: not any(each.is_running() for each in processes), "the old processes have ended")

@@ -358,13 +358,13 @@ def damage(word: int, value: int) -> Callable[[mmap.mmap], None]:
     ("change", "complaint"),
     [
         (damage(0, 0), "something else"),
-        (damage(1, 2), "format 2; .* reads format 1"),
+        (damage(1, 3), "format 3; .* reads format 2"),
         (damage(2, 0), "segments"),
         (damage(3, 3), "segments"),
         (damage(3, 2**60), "segments"),
         (damage(4, 5 * PAGE), "damaged: from"),
         (damage(5, 1000), "damaged: from"),
-        (damage(6, 4), "table"),
+        (damage(7, 4), "table"),
     ],
 )
 def test_what_is_no_journal_of_ours_is_refused(change: Callable[[mmap.mmap], None], complaint: str) -> None:
@@ -394,3 +394,28 @@ def test_damaged_frames_are_noticed(at: int) -> None:
         journal._memory[PAGE + at : PAGE + at + 8] = bytes([9] * 8)
         with pytest.raises(LogError, match="damaged"):
             content(journal)
+
+
+# --- the latest snapshot, for one who has no log on the journal ---------------------------------------------
+
+
+def test_the_snapshot_that_was_written_last_is_read() -> None:
+    with making(64 * PAGE) as journal:
+        with pytest.raises(LogError, match="no snapshot"):
+            journal.read_snapshot()
+        journal.append(Kind.RECORD, 1, 1, 0, b"x")
+        with pytest.raises(LogError, match="no snapshot"):
+            journal.read_snapshot()
+        for seq in (1, 2):
+            journal.append(Kind.SNAPSHOT, seq, 0, 0, bytes([seq]) * PAGE)
+            journal.append(Kind.RECORD, seq + 1, 1, 0, b"y")
+            assert journal.read_snapshot() == Snapshot(seq, bytes([seq]) * PAGE)
+        journal.trim(journal.head)
+        with pytest.raises(LogError, match="no snapshot"):
+            journal.read_snapshot()
+
+
+def test_a_seeded_journal_has_its_snapshot() -> None:
+    with making(64 * PAGE) as journal:
+        journal.seed(Snapshot(7, b"state"))
+        assert journal.read_snapshot() == Snapshot(7, b"state")

@@ -73,7 +73,7 @@ def test_it_listens_on_ipv6() -> None:
 
 
 def test_the_installed_command_is_the_same(tmp_path: Path) -> None:
-    # What pip writes for an entry of [project.scripts]. The fork server imports it once more, as __mp_main__.
+    # What pip writes for an entry of [project.scripts].
     script = tmp_path / "mpchat-server"
     script.write_text("import sys\nfrom mpchat.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
     command = (sys.executable, str(script))

@@ -9,7 +9,6 @@ handed in only in this process, so what hangs on them is asked of `MemoryLog`, a
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,7 +99,7 @@ def successor() -> Iterator[MakeLog]:
 @contextmanager
 def sequencer() -> Iterator[MakeLog]:
     """A log of its own for each test, all of them in one process."""
-    process = Sequencer(multiprocessing.get_context("forkserver"))
+    process = Sequencer()
     try:
         process.start()
         yield process.make_log

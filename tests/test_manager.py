@@ -17,8 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from multiprocessing import connection, forkserver, util
-from pathlib import Path
+from multiprocessing import connection
 
 import psutil
 import pytest
@@ -33,16 +32,15 @@ CONTEXT = multiprocessing.get_context("forkserver")
 DEADLINE_S = 20.0
 LONG = 30.0  # seconds: a read that waits so long has missed its publication
 
-# Main: a sequencer that is used. Says its process and the folder of its sockets, then does what {ending} says.
+# Main: a sequencer that is used. Says its process, then does what {ending} says.
 MAIN = """
-import multiprocessing, sys
-from multiprocessing import util
+import sys
 from mpchat.bus.manager import Sequencer
 
-sequencer = Sequencer(multiprocessing.get_context("forkserver"))
+sequencer = Sequencer()
 log = sequencer.start()
 log.publish(b"x", 1)
-print(sequencer.pid, util.get_temp_dir(), flush=True)
+print(sequencer.pid, flush=True)
 {ending}
 """
 
@@ -50,7 +48,7 @@ print(sequencer.pid, util.get_temp_dir(), flush=True)
 @pytest.fixture
 def sequencer() -> Iterator[Sequencer]:
     """Not started yet."""
-    sequencer = Sequencer(CONTEXT)
+    sequencer = Sequencer()
     yield sequencer
     sequencer.stop()
 
@@ -237,18 +235,49 @@ def test_its_death_wakes_a_proxy_that_waits(sequencer: Sequencer, log: LogProxy)
             waiting.result(DEADLINE_S)
 
 
-def test_it_ends_when_the_manager_asks_it_to(sequencer: Sequencer, log: LogProxy) -> None:
-    """As a process does that ends without `stop`. It is deaf to TERM, so that the next thing would be KILL."""
-    process = sequencer._manager._process
-    log.publish(b"x", 1)
-    sequencer._manager.shutdown()
-    assert process.exitcode == 0
+def test_it_ends_when_it_is_asked_to_as_any_manager_does(sequencer: Sequencer, log: LogProxy) -> None:
+    address = log.address.socket
+    with connection.Client(address, authkey=multiprocessing.current_process().authkey) as client:
+        client.send((None, "shutdown", (), {}))
+        assert connection.wait([sequencer.sentinel], DEADLINE_S)
+    assert sequencer.stop() == 0
+
+
+def test_main_has_a_link_from_the_start(sequencer: Sequencer) -> None:
+    """It needs no connecting, so main never waits for a sequencer that is stopped."""
+    sequencer.launch()
+    os.kill(sequencer.pid, signal.SIGSTOP)
+    sequencer.link.call("ping")
+    assert not connection.wait([sequencer.link], 0.05)
+    os.kill(sequencer.pid, signal.SIGCONT)
+    assert connection.wait([sequencer.link], DEADLINE_S)
+    assert sequencer.link.receive() == 0
+
+
+def test_nobody_waits_long_to_be_let_in_by_one_that_is_stopped(sequencer: Sequencer, log: LogProxy) -> None:
+    os.kill(sequencer.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(LogLost):
+        pool.submit(connect_log, log.address).result(DEADLINE_S)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_not_let_in(sequencer: Sequencer, log: LogProxy) -> None:
+    knock = f"""
+import os, socket
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect({log.address.socket!r})
+    print(client.recv(100))
+"""
+    said = subprocess.run([sys.executable, "-c", knock], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    assert said.stdout == "b''\n"
+    assert log.ping() == 0
 
 
 def test_another_can_be_started_after_its_death(sequencer: Sequencer, log: LogProxy) -> None:
     log.publish(b"x", 5)
     kill(sequencer)
-    successor = Sequencer(CONTEXT)
+    successor = Sequencer()
     try:
         assert successor.start().publish(b"y", 1) == 1
     finally:
@@ -327,13 +356,13 @@ class Succession:
         self._journal = journal
         self._bounds = bounds
         self._changed = threading.Condition()
-        self._sequencer = Sequencer(CONTEXT, journal)
+        self._sequencer = Sequencer(journal)
         self._address = self._sequencer.start(**bounds).address
 
     def replace(self) -> None:
         kill(self._sequencer)
         self._sequencer.stop()
-        self._sequencer = Sequencer(CONTEXT, self._journal)
+        self._sequencer = Sequencer(self._journal)
         with self._changed:
             self._address = self._sequencer.start(**self._bounds).address
             self._changed.notify_all()
@@ -473,17 +502,15 @@ def test_memory_is_given_back_whoever_has_filled_it(succession: Succession, jour
 
 
 def test_a_sequencer_does_not_go_on_from_a_damaged_journal() -> None:
-    forkserver.ensure_running()  # which stays, with its socket
-    files, before = sockets_of_multiprocessing(), Footprint.take()
+    before = Footprint.take()
     journal = Journal.make(journal_size())
     journal.seed(Snapshot(1, b"state"))
     journal._memory[journal._start : journal._start + 8] = b"no frame"
-    sequencer = Sequencer(CONTEXT, journal)
+    sequencer = Sequencer(journal)
     with pytest.raises(LogError, match="damaged"):
         sequencer.start()
     journal.close()
     assert before.leaks() == []
-    assert sockets_of_multiprocessing() == files
 
 
 # --- how it starts and ends
@@ -497,15 +524,10 @@ def test_signals_to_the_whole_group_do_not_end_it(sequencer: Sequencer, log: Log
     assert not connection.wait([sequencer.sentinel], 0)
 
 
-def sockets_of_multiprocessing() -> set[Path]:
-    return set(Path(util.get_temp_dir()).iterdir())
-
-
 @pytest.mark.parametrize("end", [None, signal.SIGKILL, signal.SIGSTOP], ids=["running", "killed", "hanging"])
 def test_stop_leaves_nothing_behind(end: signal.Signals | None) -> None:
-    forkserver.ensure_running()  # which stays, with its socket
-    files, before = sockets_of_multiprocessing(), Footprint.take()
-    sequencer = Sequencer(CONTEXT)
+    before = Footprint.take()
+    sequencer = Sequencer()
     log = sequencer.start()
     link = log.open_link("test")
     assert ask(link, "publish", b"x", 1) == log.get_snapshot().seq + 1
@@ -517,37 +539,23 @@ def test_stop_leaves_nothing_behind(end: signal.Signals | None) -> None:
     sequencer.stop()
     assert not psutil.pid_exists(pid)
     assert before.leaks() == []
-    assert sockets_of_multiprocessing() == files
 
 
 def test_stop_is_harmless_at_any_time() -> None:
-    sequencer = Sequencer(CONTEXT)
+    sequencer = Sequencer()
     sequencer.stop()
     sequencer.start()
     for _ in range(2):
         sequencer.stop()
 
 
-def refuse(*_: object) -> None:
-    raise BlockingIOError("no more processes")
-
-
-@pytest.mark.parametrize(
-    ("what", "instead"),
-    [("mpchat.bus.manager.tie_to_main", sys.exit), ("multiprocessing.context.ForkServerProcess.start", refuse)],
-    ids=["ends at once", "no process"],
-)
-def test_a_sequencer_that_does_not_come_up_leaves_nothing_behind(
-    monkeypatch: pytest.MonkeyPatch, what: str, instead: Callable[..., None]
-) -> None:
-    forkserver.ensure_running()  # which stays, with its socket
-    files, before = sockets_of_multiprocessing(), Footprint.take()
-    monkeypatch.setattr(what, instead)
-    sequencer = Sequencer(CONTEXT)
-    with pytest.raises(LogLost, match="does not come up"):
+def test_a_sequencer_that_ends_at_once_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Footprint.take()
+    monkeypatch.setattr("mpchat.child.tie_to_main", sys.exit)
+    sequencer = Sequencer()
+    with pytest.raises(LogLost):
         sequencer.start()
     assert before.leaks() == []
-    assert sockets_of_multiprocessing() == files
 
 
 def run_main(ending: str) -> subprocess.Popen[str]:
@@ -568,24 +576,24 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_main_killed_takes_the_sequencer_and_its_folder_along() -> None:
+def test_main_killed_takes_the_sequencer_along() -> None:
     with run_main("sys.stdin.read()") as main:
         assert main.stdout is not None
-        pid, folder = main.stdout.readline().split()
-        assert is_running(int(pid)) and Path(folder).is_dir()
+        pid = int(main.stdout.readline())
+        assert is_running(pid)
         main.kill()
         deadline = time.monotonic() + SETTLE_S
-        while (is_running(int(pid)) or Path(folder).exists()) and time.monotonic() < deadline:
+        while is_running(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not is_running(int(pid))
-        assert not Path(folder).exists()
+        assert not is_running(pid)
 
 
 @pytest.mark.parametrize("ending", ["sequencer.stop()", "pass", "sys.exit()"])
 def test_main_that_ends_leaves_nothing_behind(ending: str) -> None:
     with run_main(ending) as main:
         said, errors = main.communicate(timeout=DEADLINE_S)
-        pid, folder = said.split()
         assert (main.returncode, errors) == (0, "")
-        assert not is_running(int(pid))
-        assert not Path(folder).exists()
+        deadline = time.monotonic() + SETTLE_S
+        while is_running(int(said)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not is_running(int(said))

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mpchat.server.main.supervision import Action, GiveUp, Kill, Policy, Pulse, Restarts, Retire, Start, Supervision
+from mpchat.server.main.supervision import (
+    Action,
+    GiveUp,
+    KeepStale,
+    Kill,
+    Policy,
+    Pulse,
+    Restarts,
+    Retire,
+    Start,
+    Supervision,
+)
 
 POLICY = Policy(beat_timeout=4.0, boot_timeout=30.0, settled=5.0, pause_least=0.5, pause_most=3.0, boots=3)
 LATE = "is not ready in time"
@@ -226,6 +237,57 @@ def test_who_was_killed_for_not_being_ready_counts_as_failed() -> None:
     assert isinstance(fail_boot(supervision, 0, 300.0), GiveUp)
 
 
+def test_a_server_that_serves_never_gives_up() -> None:
+    supervision = serving(1)
+    supervision.serve_on()
+    for number in range(100):
+        assert fail_boot(supervision, 0, 10.0 * number) == Start(0)
+
+
+def test_no_worker_is_started_while_none_can_come_up() -> None:
+    supervision = serving(2)
+    supervision.ended(0, 1.0, killed=True)
+    assert supervision.plan(2.0, may_start=False) == []
+    # Nothing to wake up for but the other one's beat.
+    assert supervision.deadline(may_start=False) == 4.0
+    assert supervision.deadline() <= 2.0
+    assert supervision.plan(2.0) == [Start(0)]
+
+
+def test_fresh_workers_that_do_not_come_up_leave_the_stale_ones_in_place() -> None:
+    supervision = serving(2)
+    supervision.serve_on()
+    supervision.renew()
+    assert supervision.plan(1.0) == [Start(2)]
+    now = 1.0
+    for _ in range(POLICY.boots - 1):
+        supervision.beat(0, now)
+        supervision.beat(1, now)
+        assert fail_boot(supervision, 2, now) == Start(2)
+        now += POLICY.pause_most
+    supervision.beat(0, now)
+    supervision.beat(1, now)
+    kept = fail_boot(supervision, 2, now)
+    assert isinstance(kept, KeepStale)
+    assert not supervision.renewing
+    assert supervision.all_serving
+    # The next try starts to count anew.
+    supervision.renew()
+    assert supervision.plan(now) == [Start(2)]
+
+
+def test_it_rests_when_some_serve_and_a_vacancy_cannot_be_filled() -> None:
+    supervision = serving(2)
+    assert supervision.resting
+    supervision.ended(0, 1.0)
+    assert supervision.resting and not supervision.all_serving
+    assert supervision.plan(9.0)[0] == Start(0)
+    assert not supervision.resting
+    supervision.ended(0, 10.0)
+    supervision.ended(1, 10.0)
+    assert not supervision.resting
+
+
 # --- more, fewer, fresh ones --------------------------------------------------------------------------------
 
 
@@ -427,23 +489,44 @@ TestChanges = Changes.TestCase
 # --- the sequencer's --------------------------------------------------------------------------------------
 
 
-def test_who_ends_by_itself_again_and_again_is_not_started_for_ever() -> None:
-    restarts = Restarts(settled=5.0, most=3)
-    for now in (0.0, 1.0):
-        restarts.started(now)
-        assert restarts.ended(now + 1.0, killed=False)
-    restarts.started(2.0)
-    assert not restarts.ended(3.0, killed=False)
+def test_a_sequencer_that_fails_is_started_after_pauses_that_grow() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, most=3.0, tries=4)
+    pauses = []
+    for number in range(6):
+        assert restarts.hopeless == (number >= 4)
+        restarts.failed(10.0 * number)
+        pauses.append(restarts.not_before - 10.0 * number)
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_who_had_lived_for_a_while_or_was_killed_may_always_be_started() -> None:
-    restarts = Restarts(settled=5.0, most=2)
+def test_one_that_came_up_and_failed_soon_counts_on() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, tries=3)
+    for now in (0.0, 5.0, 10.0):
+        restarts.came_up(now)
+        restarts.failed(now + 4.9)
+    assert restarts.hopeless
+
+
+def test_one_that_never_came_up_does_not_start_the_count_anew() -> None:
+    """Though the last one that came up did so long ago."""
+    restarts = Restarts(settled=5.0, least=0.5, tries=3)
+    restarts.came_up(0.0)
+    for now in (100.0, 200.0, 300.0):
+        restarts.failed(now)
+    assert restarts.hopeless
+
+
+def test_one_that_had_settled_or_was_killed_is_started_at_once() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, tries=2)
     for round_ in range(10):
-        restarts.started(10.0 * round_)
-        assert restarts.ended(10.0 * round_ + 5.0, killed=False)
+        restarts.came_up(10.0 * round_)
+        restarts.failed(10.0 * round_ + 5.0)
+        assert restarts.not_before == 10.0 * round_ + 5.0
     for round_ in range(10):
-        restarts.started(200.0 + round_)
-        assert restarts.ended(200.0 + round_, killed=True)
+        restarts.came_up(200.0 + round_)
+        restarts.was_killed()
+        assert restarts.not_before < 200.0
+    assert not restarts.hopeless
 
 
 # --- whatever happens ---------------------------------------------------------------------------------------
@@ -563,7 +646,7 @@ class Stories(RuleBasedStateMachine):
         """Do what is planned, and see that it is what is needed: no more, and nothing twice."""
         actions = self.supervision.plan(self.now)
         for number, slot in enumerate(self.slots):
-            mine = [action for action in actions if not isinstance(action, GiveUp) and action.slot == number]
+            mine = [each for each in actions if not isinstance(each, GiveUp | KeepStale) and each.slot == number]
             if slot.process is None and self.now >= slot.free_from:
                 assert mine == [Start(number)]
                 slot.process = Process(self.now)
@@ -587,8 +670,10 @@ def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come
     assert pulse.is_due(0.0) and not pulse.is_missed(0.0)
     pulse.asked(0.0)
     assert not pulse.is_due(3.0)
+    assert pulse.deadline() == 4.0
     pulse.answered(0.5)
     assert not pulse.is_due(1.0) and pulse.is_due(1.5)
+    assert pulse.deadline() == 1.5
     pulse.looked(1.5)
     pulse.asked(1.5)
     for now in (2.5, 3.5, 4.5, 5.4):

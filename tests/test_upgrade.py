@@ -185,7 +185,7 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
         workers = server.workers()
         package = installation.add("broken")
         module = package / "server" / "worker" / "worker.py"
-        installation.change(module, "    tie_to_main()\n", "    raise SystemExit(1)\n")
+        installation.change(module, "    start_logging(", "    return 1\n    start_logging(")
         installation.install("broken")
         server.process.send_signal(signal.SIGUSR2)
         assert "the workers do not come up" in server.expect_log("no upgrade: the version that is installed now")
@@ -202,22 +202,22 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
 def test_a_version_that_is_still_on_trial_when_we_stop_leaves_nothing(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         package = installation.add("slow")
-        slow = "    from multiprocessing import util\n    util.get_temp_dir()\n    import signal\n    signal.pause()\n"
+        slow = "    import signal\n    signal.pause()\n"
         installation.change(package / "cli.py", "    if wanted != FORMAT:", f"{slow}    if wanted != FORMAT:")
         installation.install("slow")
-        before = len(server.folders())
+        before = len(server.relatives())
         server.process.send_signal(signal.SIGUSR2)
-        eventually(lambda: len(server.folders()) > before, "it has a folder of its own")
+        eventually(lambda: len(server.relatives()) > before, "it is on trial")
 
 
 def test_a_version_that_means_something_else_by_the_state_is_not_taken(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")
         package = installation.add("other")
-        installation.change(package / "server" / "main" / "upgrade.py", 'FORMAT = f"1.', 'FORMAT = f"2.')
+        installation.change(package / "server" / "main" / "upgrade.py", 'FORMAT = f"2.', 'FORMAT = f"3.')
         installation.install("other")
         server.process.send_signal(signal.SIGUSR2)
-        assert "other reads 2." in server.expect_log("no upgrade")
+        assert "other reads 3." in server.expect_log("no upgrade")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
 
 

@@ -4,9 +4,11 @@ Owns a queue of *frames*, first in, first out; a frame is a header and a payload
 beginning. The bytes are in *segments* of equal size, as the pages of a process are in memory: a table says where in the
 memory the segment of a position is, and a frame goes on in the next one. The memory begins with words of eight bytes:
 
-    magic | format | size of a segment | how many | head | tail | the table: of segment n of the queue, at n % how many
+    magic | format | size of a segment | how many | head | tail | snapshot | the table: of segment n of the queue, at
+    n % how many
 
-`head` is the position behind the last frame, `tail` that of the oldest that is kept.
+`head` is the position behind the last frame, `tail` that of the oldest that is kept, `snapshot` that of the latest
+snapshot, or of the one before it when the writer was killed just then.
 
 Promises that whoever opens it after the writer was killed, at whatever moment, finds every frame whole, one after the
 other: a frame counts when `head` is stored behind it, and is forgotten when `tail` is, each by one store of one aligned
@@ -45,9 +47,9 @@ _JOIN = 1 << 14  # bytes: up to here, joining the header and the payload costs l
 
 _HEADER = struct.Struct("=QQQQQ")
 _MAGIC = int.from_bytes(b"mpchatJL", "little")
-_FORMAT = 1
+_FORMAT = 2
 _WORD = 8
-_MAGIC_AT, _FORMAT_AT, _SEGMENT_AT, _COUNT_AT, _HEAD_AT, _TAIL_AT, _TABLE_AT = range(7)
+_MAGIC_AT, _FORMAT_AT, _SEGMENT_AT, _COUNT_AT, _HEAD_AT, _TAIL_AT, _SNAPSHOT_AT, _TABLE_AT = range(8)
 # madvise(2): frees the pages of a shared mapping and what is behind them, as punching a hole in the file would; tmpfs,
 # and so a memfd, can do that. The range must begin at a page, and its end is rounded up to one.
 _MADV_REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
@@ -171,11 +173,23 @@ class Journal:
             self._write(head, header)
             self._write(head + HEADER, payload)
         self._words[_HEAD_AT] = end
+        if kind is Kind.SNAPSHOT:
+            self._words[_SNAPSHOT_AT] = head
         return Frame(head, kind, seq, entries, time, len(payload))
 
     def payload(self, frame: Frame) -> bytes:
         """What was written with this frame, which must be kept still."""
         return self._read(frame.position + HEADER, frame.length)
+
+    def read_snapshot(self) -> Snapshot:
+        """The snapshot that was written last, for who has no log on this journal. Raises LogError if there is none."""
+        position = self._words[_SNAPSHOT_AT]
+        if not self.tail <= position < self.head:
+            raise LogError("there is no snapshot in the journal")
+        frame = self._frame_at(position)
+        if frame.kind is not Kind.SNAPSHOT:
+            raise LogError("there is no snapshot in the journal")
+        return Snapshot(frame.seq, self.payload(frame))
 
     def trim(self, position: int) -> None:
         """Forget all frames before `position`, where a frame must begin, or the end."""

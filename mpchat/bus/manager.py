@@ -4,19 +4,28 @@
   hands it, so that the next one goes on where this one was killed.
 * `LogProxy` is the log for who can wait: each call waits for its answer. For start-up and tests.
 * `LogLink` is one connection to the log for an event loop: `call` sends, the loop watches `fileno()`, `receive` takes
-  the answer. A worker has two, one to publish and one to read, and so needs no thread and waits for nothing.
+  the answer. A worker has two, one to publish and one to read, and so needs no thread and waits for nothing. Main's own
+  link is there from the start of the process, and needs no connecting.
 
-Every failure of the way to the sequencer is a LogLost. The sequencer ignores SIGINT and SIGTERM, which a terminal or a
-service manager sends to the whole group, and ends by itself when main is gone: it serves until the last.
+The Manager listens in the abstract namespace (unix(7)), so that no file has to stay where it is; where there is none
+(macOS), on a path. Every failure of the way to the sequencer is a LogLost. The sequencer ends by itself when main is
+gone, and not before: it serves until the last.
 """
 
+import hmac  # noqa: F401 - multiprocessing.connection would look for it on the disk at the first connection
+import logging
 import os
+import secrets
+import shutil
+import socket
+import struct
 import sys
+import tempfile
 import threading
+import time
 from functools import partial
-from multiprocessing import AuthenticationError, connection, current_process, util
-from multiprocessing.context import BaseContext
-from multiprocessing.managers import BaseManager, RemoteError, Server
+from multiprocessing import AuthenticationError, connection, current_process
+from multiprocessing.managers import Server
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,7 +33,19 @@ from mpchat.bus.contract import LogError, LogLost, Reading, Record, Snapshot
 from mpchat.bus.desk import Desk
 from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
-from mpchat.lifeline import Grip, tie_to_main
+from mpchat.child import Child, start_child
+
+log = logging.getLogger(__name__)
+
+LOG = "log"
+"""The name of the log in its Manager."""
+
+CONNECT_SECONDS = 0.2
+"""How long the sequencer may take for each step of letting somebody in: one that is stopped lets nobody in, and who has
+clients may not wait for it. Less than half of the shortest silence after which a worker counts as hung."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds until the Manager accepts again, when the system had no descriptor or no thread for a connection."""
 
 _METHODS = ("publish", "read", "put_snapshot", "get_snapshot", "ping")
 
@@ -76,10 +97,7 @@ class LogProxy:
     def open_link(self, name: str) -> "LogLink":
         """A connection of its own to the log, for an event loop. The Manager gives `name` to the thread that lets it
         in."""
-        try:
-            raw = connection.Client(self.address.socket, authkey=current_process().authkey)
-        except (*_LOST, AuthenticationError) as error:
-            raise LogLost(f"the sequencer does not answer: {error!r}") from error
+        raw = _connect(self.address.socket, current_process().authkey)
         # The Manager makes a connection a caller of methods when this is called of no object.
         introduction = LogLink(raw, None)
         try:
@@ -88,6 +106,7 @@ class LogProxy:
         except LogError:
             introduction.close()
             raise
+        _limit_waiting(raw.fileno(), 0)
         return LogLink(raw, self.address.ident)
 
     def _call(self, method: str, *arguments: object) -> Any:
@@ -171,15 +190,38 @@ class _LogServer(Server):
     own for as long as that takes; who then calls the log is answered by the desk, in the main thread."""
 
     id_to_obj: dict[str, Any]  # what there is: by name, it, what may be called of it, and more
+    listener: connection.Listener
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, address: str, source: MemoryLog, own: int) -> None:
+        """`own` is the descriptor of main's link, which is answered from the start."""
+        registry: dict[str, Any] = {"another log": (MemoryLog, _METHODS, None, None)}
+        super().__init__(registry, address, current_process().authkey, "pickle")
+        self.id_to_obj[LOG] = (source, set(_METHODS), {})
         self._desk = Desk(lambda ident: self.id_to_obj[ident][:2])
+        self._desk.seat(own)
 
     def serve_forever(self) -> NoReturn:
         self.stop_event = threading.Event()
         threading.Thread(target=self.accepter, name="accepts connections", daemon=True).start()
         self._desk.run()
+
+    def accepter(self) -> NoReturn:
+        """Let in who connects. A shortage of descriptors or threads passes, and nobody else would accept then."""
+        while True:
+            try:
+                arrival = self.listener.accept()
+            except OSError:
+                time.sleep(ACCEPT_PAUSE)
+                continue
+            if not _is_ours(arrival.fileno()):
+                arrival.close()
+                continue
+            try:
+                threading.Thread(target=self.handle_request, args=(arrival,), daemon=True).start()
+            except RuntimeError as error:
+                log.error("a connection to the log is refused: %s", error)
+                arrival.close()
+                time.sleep(ACCEPT_PAUSE)
 
     def serve_client(self, conn: "connection.Connection[Any, Any]") -> NoReturn:
         """Give the connection to the desk, and end this thread, whose last act is to close `conn`."""
@@ -190,17 +232,8 @@ class _LogServer(Server):
         sys.exit(0)
 
     def shutdown(self, c: object) -> NoReturn:
-        """What the Manager asks for in a process that ends without Sequencer.stop."""
+        """What a Manager's owner may ask for. There is nothing to finish."""
         os._exit(0)
-
-
-class _LogManager(BaseManager):
-    """The Manager, with what BaseManager has and does not show."""
-
-    _Server = _LogServer
-    _registry: Any  # what can be made: by name, who makes it, and what may be called of it
-    _process: Any = None  # from `start` on
-    _create: Any  # makes one, and gives its token
 
 
 class Sequencer:
@@ -210,63 +243,73 @@ class Sequencer:
     sequencer goes on with it. Without one, the log ends with the process.
     """
 
-    def __init__(self, context: BaseContext, journal: Journal | None = None) -> None:
-        self._manager = _LogManager(ctx=context)
-        self._grip: Grip | None = None
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal = journal
+        self._child: Child | None = None
+        self._folder: Path | None = None
         self._proxy: LogProxy | None = None
-        # Of this Manager only: `register` would be for all. It goes to the new process, and the journal with it.
-        self._manager._registry = {
-            "log": (partial(MemoryLog, journal=journal), _METHODS, None, None),
-            "another log": (MemoryLog, _METHODS, None, None),
-        }
+        self.link: LogLink
+        """Main's own, after `launch`. The first answer to a `ping` on it says that the process has come up."""
+        self.address: LogAddress
+        """Where the log is, after `launch`."""
+
+    def launch(self, **bounds: int) -> None:
+        """Start the process, and the log in it with these bounds of `MemoryLog` (bytes); once only. Does not wait for
+        it to come up. Raises ForkError, and then leaves nothing behind."""
+        listens_at = self._choose_address()
+        ours, theirs = socket.socketpair()
+        run = partial(_run_log_server, listens_at, self._journal, bounds, theirs)
+        own = self._journal.descriptor if self._journal is not None else None
+        with ours, theirs:
+            try:
+                self._child = start_child(run, [theirs.fileno(), *([] if own is None else [own])])
+            except BaseException:
+                self._remove_folder()
+                raise
+            self.link = LogLink(connection.Connection(ours.detach()), LOG)
+        self.address = LogAddress(listens_at, LOG)
 
     def start(self, **bounds: int) -> LogProxy:
-        """Start the process and the log in it, with these bounds of `MemoryLog` (bytes). Once only.
-
-        Raises LogLost when it does not come up, LogError when it cannot go on from the journal, and then leaves
-        nothing behind.
-        """
-        # The Manager's socket goes where main's are: a process that is started later uses the folder main had by then.
-        util.get_temp_dir()
+        """As `launch`, for who can wait until it has come up. Raises LogLost when it does not, and LogError when it
+        cannot go on from the journal, and then leaves nothing behind."""
+        self.launch(**bounds)
         try:
-            self._manager.start(initializer=tie_to_main)
-            self._grip = Grip(self.pid)
-            self._proxy = self._make_log("log", bounds)
-            return self._proxy
+            self.link.call("ping")
+            self.link.receive()
+            self._proxy = connect_log(self.address)
         except LogError:
             self.stop()
             raise
-        except _LOST as error:
-            self.stop()
-            raise LogLost(f"the sequencer does not come up: {error!r}") from error
+        return self._proxy
 
     def make_log(self, **bounds: int) -> LogProxy:
         """Another, empty log in the running process, which ends with it. Raises LogLost."""
-        return self._make_log("another log", bounds)
-
-    def _make_log(self, kind: str, bounds: dict[str, int]) -> LogProxy:
         # The Manager keeps it for who has asked, until that one says that it is done with it, which we never do.
         try:
-            token, _ = self._manager._create(kind, **bounds)
+            with _connect(self.address.socket, current_process().authkey) as link:
+                link.send((None, "create", ("another log",), bounds))
+                kind, result = link.recv()
         except _LOST as error:
             raise LogLost(f"the sequencer does not answer: {error!r}") from error
-        except RemoteError as error:
-            raise LogError(f"the sequencer failed: {error}") from error
-        return LogProxy(LogAddress(token.address, token.id))
+        if kind != "#RETURN":
+            raise LogError(f"the sequencer failed: {result}")
+        return LogProxy(LogAddress(self.address.socket, result[0]))
 
     @property
     def pid(self) -> int:
-        return int(self._manager._process.pid)
+        assert self._child is not None
+        return self._child.pid
 
     @property
     def sentinel(self) -> int:
         """The descriptor that is readable when the process has ended."""
-        return int(self._manager._process.sentinel)
+        assert self._child is not None
+        return self._child.sentinel
 
     def kill(self) -> None:
         """End the process, whatever it is doing; its sentinel says when it has ended."""
-        if self._grip is not None:
-            self._grip.kill()
+        if self._child is not None:
+            self._child.kill()
 
     def stop(self) -> int | None:
         """End the process; when this returns it is gone, with all it took here, the connections of the proxy that
@@ -276,20 +319,73 @@ class Sequencer:
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
             proxy.close()
-        process, self._manager._process = self._manager._process, None
-        if process is None or process.pid is None:
+        child, self._child = self._child, None
+        if child is None:
             return None
-        grip = self._grip or Grip(process.pid)
-        # What it has answered for is in the journal; it has nothing else to save. The Manager's way, to ask it first,
-        # waits for ever for one that hangs.
-        grip.end()
-        process.join()
-        code: int | None = process.exitcode
-        if self._manager.address:  # it had come up
-            self._manager.shutdown()
-            Path(str(self._manager.address)).unlink(missing_ok=True)
-        process.close()
+        # What it has answered for is in the journal; it has nothing else to save.
+        code = child.end()
+        self.link.close()
+        self._remove_folder()
         return code
+
+    def _choose_address(self) -> str:
+        """Where the Manager is to listen; nobody else can guess it."""
+        if sys.platform == "linux":
+            return f"\0mpchat-{secrets.token_hex(16)}"
+        self._folder = Path(tempfile.mkdtemp(prefix="mpchat-"))
+        return str(self._folder / "log")
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def _run_log_server(listens_at: str, journal: Journal | None, bounds: dict[str, Any], own: socket.socket) -> int:
+    """What the sequencer's process does. Main is told over its link why it cannot."""
+    try:
+        source = MemoryLog(journal=journal, **bounds)
+    except LogError as error:
+        connection.Connection(own.detach()).send(("#ERROR", error))
+    else:
+        _LogServer(listens_at, source, own.detach()).serve_forever()
+    return 1
+
+
+def _connect(listens_at: str, key: bytes) -> "connection.Connection[Any, Any]":
+    """A connection to the Manager, with which each has shown the other that it has the key. No step of that takes
+    longer than CONNECT_SECONDS; `connection.Client` would wait for ever. Raises LogLost."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            _limit_waiting(client.fileno(), CONNECT_SECONDS)
+            client.connect(listens_at)
+            raw: connection.Connection[Any, Any] = connection.Connection(client.detach())
+    except OSError as error:
+        raise LogLost(f"the sequencer does not answer: {error!r}") from error
+    try:
+        connection.answer_challenge(raw, key)
+        connection.deliver_challenge(raw, key)
+    except (*_LOST, AuthenticationError) as error:
+        raw.close()
+        raise LogLost(f"the sequencer does not answer: {error!r}") from error
+    return raw
+
+
+def _limit_waiting(descriptor: int, seconds: float) -> None:
+    """Let no receive and no send on this socket wait longer (socket(7), SO_RCVTIMEO); 0: as long as it takes."""
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        interval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether the peer runs for the same user: anybody on the machine can find an abstract address (unix(7))."""
+    if sys.platform != "linux":
+        return True  # the folder of the socket is for us only
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        _, user, _ = struct.unpack("3i", same.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(user == os.geteuid())
 
 
 def _as_reading(result: Any) -> Reading:

@@ -10,11 +10,13 @@ workers there should be.
                                                          not retired within `retire_timeout`
 
 A worker that served for `settled` seconds before it ended is replaced at once; one that did not is replaced after a
-pause that doubles each time; one that others killed, after the least pause. When no worker becomes ready in `boots`
-rounds of starting all of them, that is a boot loop, and the server gives up.
+pause that doubles each time; one that others killed, after the least pause. A start that the system refuses counts as
+a worker that ended before it was ready. When no worker becomes ready in `boots` rounds of starting all of them, that is
+a boot loop, and a server that has served nobody yet gives up. From `serve_on` on it never does.
 
 To `renew`, each worker is *stale* until a fresh one serves beside it: one more than wanted is started, and when it is
 ready a stale one retires, until none is left. So there are never fewer workers than wanted, and each client moves once.
+When fresh workers fail `boots` times in a row, renewing is given up: the stale ones stay.
 """
 
 import enum
@@ -69,7 +71,14 @@ class GiveUp:
     why: str
 
 
-Action = Start | Kill | Retire | GiveUp
+@dataclass(frozen=True, slots=True)
+class KeepStale:
+    """Fresh workers do not come up; the stale ones stay, and `renew` is over."""
+
+    why: str
+
+
+Action = Start | Kill | Retire | GiveUp | KeepStale
 
 
 class _Stage(enum.Enum):
@@ -101,6 +110,7 @@ class Supervision:
         self._wanted = workers
         self._slots: dict[int, _Slot] = {}
         self._failed_boots = 0
+        self._may_give_up = True
         self._looked_at = float("inf")
         self._fill()
 
@@ -116,6 +126,16 @@ class Supervision:
         return len(stages) == self._wanted and all(stage is _Stage.SERVING for stage in stages)
 
     @property
+    def resting(self) -> bool:
+        """Whether some serve and none is on its way in or out; there may be vacancies that cannot be filled now."""
+        stages = {slot.stage for slot in self._slots.values()}
+        return _Stage.SERVING in stages and stages <= {_Stage.SERVING, _Stage.VACANT}
+
+    def serve_on(self) -> None:
+        """Somebody is served now, or waits to be: never give up from here on."""
+        self._may_give_up = False
+
+    @property
     def renewing(self) -> bool:
         return any(slot.stale for slot in self._slots.values())
 
@@ -129,6 +149,7 @@ class Supervision:
 
     def renew(self) -> None:
         """Every worker there is is to be replaced by a fresh one, one after the other."""
+        self._failed_boots = 0
         for slot in self._slots.values():
             slot.stale = slot.stage is not _Stage.VACANT and not slot.retiring
 
@@ -167,16 +188,24 @@ class Supervision:
             slot.pause = min(policy.pause_most, max(policy.pause_least, 2 * slot.pause))
         slot.stage, slot.served, slot.stale, slot.not_before = _Stage.VACANT, None, False, now + slot.pause
 
-    def plan(self, now: float) -> list[Action]:
-        """What is to be done now. An action that was given is taken for done."""
-        if self._failed_boots >= self._policy.boots * self._wanted:
-            return [GiveUp(f"{self._failed_boots} workers in a row ended before they were ready")]
-        self._fill()
+    def plan(self, now: float, may_start: bool = True) -> list[Action]:
+        """What is to be done now. An action that was given is taken for done. `may_start`: a worker could come up."""
+        failed = f"{self._failed_boots} workers in a row ended before they were ready"
         actions: list[Action] = []
+        if self._may_give_up and self._failed_boots >= self._policy.boots * self._wanted:
+            return [GiveUp(failed)]
+        if self.renewing and self._failed_boots >= self._policy.boots:
+            for slot in self._slots.values():
+                slot.stale = False
+            actions.append(KeepStale(failed))
+        self._fill()
+        self._drop_vacancies()
         for number, slot in self._slots.items():
             if now < self._due(slot):
                 continue
             if slot.stage is _Stage.VACANT:
+                if not may_start:
+                    continue
                 slot.stage, slot.started = _Stage.BOOTING, now
                 actions.append(Start(number))
             else:
@@ -184,9 +213,10 @@ class Supervision:
                 slot.stage = _Stage.KILLED
         return actions + self._retire(now)
 
-    def deadline(self) -> float:
+    def deadline(self, may_start: bool = True) -> float:
         """When `plan` may have something new to say; infinity when only an event can change that."""
-        return min(self._looked_at + self._policy.look_every, *map(self._due, self._slots.values()), float("inf"))
+        slots = (slot for slot in self._slots.values() if may_start or slot.stage is not _Stage.VACANT)
+        return min(self._looked_at + self._policy.look_every, *map(self._due, slots), float("inf"))
 
     def _staying(self) -> dict[int, _Slot]:
         return {number: slot for number, slot in self._slots.items() if not slot.retiring}
@@ -200,14 +230,18 @@ class Supervision:
         for _, number in zip(range(missing), free, strict=False):
             self._slots[number] = _Slot()
 
-    def _retire(self, now: float) -> list[Action]:
-        """Who is too many: vacancies first, then the stale, then the newest; but none while others still come up."""
+    def _drop_vacancies(self) -> None:
+        """Of more slots than are wanted, those go first that have no worker."""
         staying = self._staying()
         surplus = len(staying) - self._wanted
         vacant = [number for number, slot in staying.items() if slot.stage is _Stage.VACANT]
         for number in vacant[:surplus] if surplus > 0 and not self.renewing else []:
-            del self._slots[number], staying[number]
-            surplus -= 1
+            del self._slots[number]
+
+    def _retire(self, now: float) -> list[Action]:
+        """Retire the workers beyond those wanted: the stale, then the newest; but none while others still come up."""
+        staying = self._staying()
+        surplus = len(staying) - self._wanted
         if surplus <= 0 or any(slot.stage is not _Stage.SERVING for slot in staying.values()):
             return []
         retired = sorted(staying, key=lambda number: (not staying[number].stale, -number))[:surplus]
@@ -237,24 +271,43 @@ _REASONS = {
 
 
 class Restarts:
-    """How often the sequencer may end by itself: `most` times in a row, each less than `settled` seconds after its
-    start. Who is killed by others has done nothing wrong."""
+    """When the sequencer may be started again. Times in seconds.
 
-    def __init__(self, settled: float = 5.0, most: int = 5) -> None:
+    One that was killed by others after it had come up has done nothing wrong, and nobody is served without it: the next
+    is started at once. One that fails, the first time or `settled` seconds after it came up, is started again at once
+    too, and then after pauses that double, from `least` to `most`.
+    """
+
+    def __init__(self, settled: float = 5.0, least: float = 0.05, most: float = 5.0, tries: int = 5) -> None:
         self._settled = settled
+        self._least = least
         self._most = most
+        self._tries = tries
         self._failures = 0
-        self._started_at = float("-inf")
+        self._came_up_at: float | None = None
+        self.not_before = float("-inf")
+        """When the next one may be started."""
 
-    def started(self, now: float) -> None:
-        self._started_at = now
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many failed in a row that another try is for those only who have nothing to lose by trying."""
+        return self._failures >= self._tries
 
-    def ended(self, now: float, killed: bool) -> bool:
-        """It is gone; whether it may be started again."""
-        if now - self._started_at >= self._settled:
+    def came_up(self, now: float) -> None:
+        self._came_up_at = now
+
+    def was_killed(self) -> None:
+        """Others have killed it."""
+        self._came_up_at = None
+
+    def failed(self, now: float) -> None:
+        """It ended by itself, or could not be started, or did not come up."""
+        if self._came_up_at is not None and now - self._came_up_at >= self._settled:
             self._failures = 0
-        self._failures += not killed
-        return self._failures < self._most
+        self._came_up_at = None
+        self._failures += 1
+        pause = min(self._most, self._least * 2 ** min(self._failures - 2, 30)) if self._failures > 1 else 0.0
+        self.not_before = now + pause
 
 
 class Pulse:
@@ -286,3 +339,9 @@ class Pulse:
     def is_missed(self, now: float) -> bool:
         """Whether the answer has not come in time."""
         return self._asked_at is not None and now - self._asked_at >= self._patience
+
+    def deadline(self) -> float:
+        """When to ask again, or to wait no longer."""
+        if self._asked_at is None:
+            return self._answered_at + self._patience / 4
+        return self._asked_at + self._patience

@@ -2,16 +2,17 @@
 
 Owns the phases of the server's life, and ties its parts together: who comes in (`acceptor`), the workers and their
 clients (`workforce`), the sequencer (`sequencing`), the signals, and the replacement of the whole program (`upgrade`).
-Promises: nothing is left behind. It reads no client byte and waits for nobody, so that no client and no worker can hold
-it up; but for a new sequencer, without which nobody else could go on either. Which worker is started, retired or killed
-when is decided without I/O, in `supervision`.
+Promises: nothing is left behind. It reads no client byte and waits for nobody, so that no client, no worker and no
+sequencer can hold it up. Once it has served, it goes on for as long as main runs: what cannot be had now (a process, a
+descriptor, a sequencer) is tried again. Which worker is started, retired or killed when is decided without I/O, in
+`supervision`.
 
     STARTING --all ready--> SERVING --TERM--> QUIESCING --all workers have--> STOPPING --all workers ended--> over
                              |   ^           (what clients sent is said)     (everybody is told)
       USR2, and the trial is passed  any trouble
                              v   |
-                            PAUSING --all workers have--> CONCLUDING --all workers ended--> the next program
-                     (what clients sent is said)    (all give back at one entry)
+                            PAUSING --all workers have--> CONCLUDING --all have ended--> the next program
+                     (what clients sent is said)    (all give back at one entry, then the sequencer is ended)
 """
 
 import enum
@@ -22,9 +23,8 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing import util
 
-from mpchat.bus.contract import LogError, Snapshot
+from mpchat.bus.contract import LogError
 from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
@@ -35,10 +35,10 @@ from mpchat.server.logs import start_logging
 from mpchat.server.main import signals
 from mpchat.server.main.acceptor import Acceptor
 from mpchat.server.main.listener import Listener
-from mpchat.server.main.sequencing import Sequencing, make_context
+from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
-from mpchat.server.main.supervision import GiveUp, Kill, Policy, Retire, Start, Supervision
-from mpchat.server.main.upgrade import Handover, Program, Trial, clear_remains, execute
+from mpchat.server.main.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
+from mpchat.server.main.upgrade import Handover, Program, Trial, execute
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workforce import Mode, Workforce
 
@@ -87,7 +87,6 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
     else:
         listener, ledger = Listener.inherit(inherited.listener), Ledger(inherited.shape, inherited.ledger)
         config = _fit(config, ledger.shape)
-        clear_remains(inherited)
     try:
         while True:
             handover = _serve(config, launch, listener, ledger, inherited)
@@ -109,43 +108,59 @@ def _serve(
     try:
         if inherited is not None:
             journal.seed(inherited.snapshot, time.time_ns() // 1_000_000)
-        return Supervisor(config, launch, listener, ledger, journal).run(inherited)
+        return Supervisor(config, launch, listener, ledger, journal, inherited).run()
     finally:
         journal.close()
 
 
 class Supervisor:
-    """The running server."""
+    """The running server. `inherited`: what the program before this one has left."""
 
-    def __init__(self, config: Config, launch: Launch, listener: Listener, ledger: Ledger, journal: Journal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        launch: Launch,
+        listener: Listener,
+        ledger: Ledger,
+        journal: Journal,
+        inherited: Handover | None,
+    ) -> None:
         self._config = config
+        self._config_before = config  # of the workers that a reload is to replace
         self._launch = launch
         self._listener = listener
         self._ledger = ledger
         self._loop = WaitLoop()
-        context = make_context()
         self._supervision = Supervision(config.workers, _make_policy(config))
         self._acceptor = Acceptor(self._loop, listener, ledger, config)
-        self._workforce = Workforce(self._loop, context, config, ledger, self._supervision, self._acceptor.forget)
-        self._sequencing = Sequencing(self._loop, context, journal, config.beat_timeout, self._see_sequencer)
+        self._workforce = Workforce(self._loop, config, ledger, self._supervision, self._acceptor.forget)
+        self._journal = journal
+        self._inherited = inherited
+        self._sequencing = Sequencing(
+            self._loop,
+            journal,
+            config.beat_timeout,
+            may_give_up=inherited is None,
+            on_started=self._see_sequencer,
+            on_ended=self._workforce.disconnect,
+        )
         self._phase = _Phase.STARTING
-        self._inheriting = False
         self._trial: Trial | None = None
         self._upgrading = False  # the trial is passed: hand over as soon as nobody is on its way
         self._stop_wanted = False  # TERM came while the program was being replaced
         self._phase_by = float("inf")
         self._concluded_at = 0
+        self._released = False  # the sequencer, for the handover
         self._at_once = False
         self._handover: Handover | None = None
 
-    def run(self, inherited: Handover | None) -> Handover | None:
+    def run(self) -> Handover | None:
         """Serve until told to stop, and give nothing; or until the next program is to take over, and give what it
-        needs. Raises BootError, ServeError."""
+        needs. Raises BootError."""
         caught = signals.Signals(self._loop, self._react)
         try:
-            if inherited is not None:
-                self._inherit(inherited)
-            self._sequencing.start()
+            if self._inherited is not None:
+                self._inherit(self._inherited)
             self._reconcile()
             while not self._is_over():
                 self._wait()
@@ -160,9 +175,9 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait for something to happen, and see to it."""
-        deadlines = [self._phase_by, self._acceptor.deadline()]
+        deadlines = [self._phase_by, self._acceptor.deadline(), self._sequencing.deadline()]
         if self._phase in (_Phase.STARTING, _Phase.SERVING):
-            deadlines.append(self._supervision.deadline())
+            deadlines.append(self._supervision.deadline(self._sequencing.is_up))
         if self._trial is not None:
             deadlines.append(self._trial.deadline)
         self._loop.wait(min(deadlines) - time.monotonic(), self._look)
@@ -177,11 +192,12 @@ class Supervisor:
         now = time.monotonic()
         if self._trial is not None:
             self._trial.look(now)
-        self._sequencing.feel(now)
+        self._sequencing.look(now)
         match self._phase:
             case _Phase.STARTING:
                 self._follow_plan(now)
-                if self._supervision.all_serving:
+                # Clients that wait are served by those that have come up, if others do not.
+                if self._supervision.all_serving or (self._inherited is not None and self._supervision.resting):
                     self._open()
             case _Phase.SERVING:
                 self._follow_plan(now)
@@ -201,7 +217,7 @@ class Supervisor:
                     self._at_once = True
 
     def _follow_plan(self, now: float) -> None:
-        for action in self._supervision.plan(now):
+        for action in self._supervision.plan(now, self._sequencing.is_up):
             match action:
                 case Start(slot):
                     self._workforce.start(slot)
@@ -210,17 +226,22 @@ class Supervisor:
                     self._workforce.kill(slot)
                 case Retire(slot):
                     self._workforce.retire(slot)
+                case KeepStale(why):
+                    log.error("reload given up, the workers and the configuration stay as they were: %s", why)
+                    self._configure(self._config_before)
                 case GiveUp(why):
                     raise BootError(f"the workers do not come up: {why}")
 
     def _open(self) -> None:
         """All workers are there."""
         self._phase = _Phase.SERVING
+        self._supervision.serve_on()
+        self._sequencing.serve_on()
         self._workforce.open(Mode.OPEN)
         line = f"mpchat ready on {self._listener.address}, {len(self._workforce.workers)} workers"
         if self._launch.trial:
             self._at_once = True
-        elif self._inheriting:
+        elif self._inherited is not None:
             log.info("the program is replaced: %s", line)
         else:
             self._launch.announce(line)
@@ -263,7 +284,7 @@ class Supervisor:
     @property
     def _replacing(self) -> bool:
         """Whether all clients are between the old program and the new."""
-        inheriting = self._inheriting and self._phase is _Phase.STARTING
+        inheriting = self._inherited is not None and self._phase is _Phase.STARTING
         return inheriting or self._phase in (_Phase.PAUSING, _Phase.CONCLUDING)
 
     def _log_status(self) -> None:
@@ -271,7 +292,7 @@ class Supervisor:
         parts = [Part("main", os.getpid(), f"{self._acceptor.clients} clients")]
         parts += [Part("sequencer", self._sequencing.pid, "the log")]
         parts += [
-            Part(worker.name, worker.process.pid or 0, f"{worker.load} clients")
+            Part(worker.name, worker.pid, f"{worker.load} clients")
             for worker in self._workforce.workers.values()
         ]
         for line in describe_processes(parts):
@@ -290,14 +311,20 @@ class Supervisor:
         if fixed:
             log.warning("cannot be changed while the server runs: %s", ", ".join(fixed))
         config = replace(config, **{name: getattr(self._config, name) for name in FIXED})
+        if not self._supervision.renewing:
+            self._config_before = self._config
+        self._configure(config)
+        self._supervision.renew()
+        log.info("reloaded: every worker is replaced by a fresh one")
+
+    def _configure(self, config: Config) -> None:
+        """This is how it is to be from now on; workers that have started stay as they are."""
         if config.workers != self._config.workers:
             self._supervision.want(config.workers)
         self._config = self._workforce.config = config
         start_logging("main", config.log_level)
         self._acceptor.change(config)
         self._supervision.change(_make_policy(config))
-        self._supervision.renew()
-        log.info("reloaded: every worker is replaced by a fresh one")
 
     def _scale(self, by: int) -> None:
         if self._is_serving("scale"):
@@ -350,22 +377,25 @@ class Supervisor:
             self._phase = _Phase.CONCLUDING
             self._concluded_at = seq
             self._workforce.conclude(seq)
-        elif self._phase is _Phase.CONCLUDING and not self._workforce.workers:
-            self._hand_over()
+        elif self._phase is _Phase.CONCLUDING and not self._workforce.workers and not self._released:
+            self._released = True
+            self._sequencing.release(self._hand_over)
 
     def _resume(self, why: str) -> None:
         """No upgrade: fresh workers carry on where those that paused are killed."""
         log.error("no upgrade: %s", why)
         self._phase, self._phase_by, self._upgrading = _Phase.SERVING, float("inf"), False
+        self._released = False
+        self._sequencing.resume()
         self._workforce.kill_all()
         self._workforce.open(Mode.OPEN)
         if self._stop_wanted:
             self._quiesce()
 
     def _hand_over(self) -> None:
-        """All workers have ended at one entry: leave all there is to the next program."""
+        """All workers have ended at one entry, and the sequencer too: leave all there is to the next program."""
         try:
-            snapshot = self._sequencing.log.get_snapshot()
+            snapshot = self._journal.read_snapshot()
         except LogError as error:
             self._resume(str(error))
             return
@@ -376,21 +406,17 @@ class Supervisor:
         signals.block()
         if self._stop_wanted:
             os.kill(os.getpid(), signal.SIGTERM)
-        self._handover = self._make_handover(snapshot)
-
-    def _make_handover(self, snapshot: Snapshot) -> Handover:
-        return Handover(
+        self._handover = Handover(
             listener=self._listener.fileno(),
             shape=self._ledger.shape,
             ledger=self._ledger.descriptors,
             snapshot=snapshot,
             clients=self._workforce.surrender(),
             workers=self._supervision.wanted,
-            folder=util.get_temp_dir(),
         )
 
     def _inherit(self, handover: Handover) -> None:
-        self._inheriting = True
+        self._supervision.serve_on()
         self._supervision.want(handover.workers)
         self._acceptor.restore(handover.clients.values())
         self._workforce.inherit(handover.clients)

@@ -12,7 +12,6 @@ the format, so that a version that cannot read it is never started.
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import util
 from typing import Any, NamedTuple
 
 from mpchat.bus.contract import Snapshot
@@ -36,7 +34,7 @@ from mpchat.sharedmemory import make_memory
 
 log = logging.getLogger(__name__)
 
-FORMAT = f"1.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
+FORMAT = f"2.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
 """What the handover, the entries and the snapshots mean: a version that says the same can take over from this one."""
 
 TRIAL_SECONDS = 30.0
@@ -48,10 +46,6 @@ LAST_SECONDS = 1.0
 TRIAL_OUTPUT = 4096
 """Bytes kept of what it says, the last ones."""
 
-REAP_SECONDS = 5.0
-"""How long the helpers of the program before may take to end: they see the ends of their pipes at once."""
-
-
 @dataclass(frozen=True, slots=True)
 class Handover:
     """What one program leaves to the next: the numbers of descriptors, and who they belong to."""
@@ -62,8 +56,6 @@ class Handover:
     snapshot: Snapshot
     clients: dict[SessionId, Held]
     workers: int
-    folder: str
-    """Where the old program's helpers had their sockets."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -89,8 +81,7 @@ class Trial:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # When we end it, what it leaves is in our folder, and goes with that.
-            env={**program.environment, "TMPDIR": util.get_temp_dir()},
+            env=program.environment,
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
@@ -173,23 +164,6 @@ def read_handover(descriptor: int) -> Handover:
     return handover
 
 
-def clear_remains(handover: Handover) -> None:
-    """See the helper processes of the program before off, which are our children, and take away what it could not.
-
-    Their ends of pipes were closed when it became this program (close-on-exec), and so they end by themselves.
-    """
-    shutil.rmtree(handover.folder, ignore_errors=True)
-    deadline = time.monotonic() + REAP_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if not pid:
-            time.sleep(0.001)
-    log.warning("a process of the program before does not end")
-
-
 def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -200,7 +174,6 @@ def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
         "seq": handover.snapshot.seq,
         "clients": [[sid.hex(), *held] for sid, held in handover.clients.items()],
         "workers": handover.workers,
-        "folder": handover.folder,
     }
 
 
@@ -215,7 +188,6 @@ def _unpack(packed: dict[str, Any]) -> Handover:
         snapshot=Snapshot(packed["seq"], blob),
         clients={bytes.fromhex(sid): Held(*fields) for sid, *fields in packed["clients"]},
         workers=packed["workers"],
-        folder=packed["folder"],
     )
 
 

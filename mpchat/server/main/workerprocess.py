@@ -10,14 +10,16 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
-from multiprocessing.context import BaseContext
+from multiprocessing import Pipe
 from typing import NamedTuple
 
 from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
+from mpchat.child import start_child
 from mpchat.config import Config
-from mpchat.lifeline import Grip
+from mpchat.errors import ForkError
 from mpchat.server.control import (
     HANDOFF_MOST,
     SIDS_MOST,
@@ -65,10 +67,9 @@ class Held(NamedTuple):
 
 
 class WorkerProcess:
-    """A worker's process, started when this is made."""
+    """A worker's process, started when this is made. Raises ForkError."""
 
-    def __init__(self, context: BaseContext, config: Config, slot: int, address: LogAddress, ledger: Ledger) -> None:
-        ours, theirs = context.Pipe(duplex=True)
+    def __init__(self, config: Config, slot: int, address: LogAddress, ledger: Ledger) -> None:
         self.slot = slot
         self.name = f"worker-{slot}"
         self.ready = False
@@ -87,14 +88,32 @@ class WorkerProcess:
         self.handing_off = False
         """Whether a hand-off is under way."""
         self._to_hand_off: dict[SessionId, Held] = {}
-        self.process = context.Process(  # type: ignore[attr-defined]
-            target=run_worker, args=(config, slot, theirs, address, ledger), name=self.name
-        )
-        self.process.start()
-        self._grip = Grip(self.process.pid or 0)
-        # Or we would never see the end of the stream when the worker dies.
-        theirs.close()
-        self.channel = Channel(ours)
+        try:
+            ours, theirs = Pipe(duplex=True)
+        except OSError as error:
+            raise ForkError(f"no process can be started: {error}") from error
+        # When it has started, its end is closed here, or we would never see the end of the stream when it dies.
+        with theirs:
+            try:
+                self.channel = Channel(ours)
+            except OSError as error:
+                ours.close()
+                raise ForkError(f"no process can be started: {error}") from error
+            try:
+                run = partial(run_worker, config, slot, theirs, address, ledger)
+                self._child = start_child(run, [theirs.fileno(), *ledger.descriptors])
+            except ForkError:
+                self.channel.close()
+                raise
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def sentinel(self) -> int:
+        """The descriptor that is readable when the process has ended."""
+        return self._child.sentinel
 
     @property
     def load(self) -> int:
@@ -173,14 +192,16 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process, whatever it is doing; its sentinel says when it has ended."""
-        self._grip.kill()
+        self._child.kill()
 
     def reap(self) -> int | None:
-        """Take leave of the process, which touches nothing any more when this returns; give its exit code (negative:
-        the signal that killed it)."""
-        self._grip.end()
-        self.process.join()
-        code: int | None = self.process.exitcode
-        self.process.close()
+        """Take leave of the process, whose sentinel has said that it has ended; give its exit code (negative: the
+        signal that killed it)."""
+        code = self._child.reap()
         self.channel.close()
         return code
+
+    def end(self) -> None:
+        """Kill the process and wait until it has ended."""
+        self._child.end()
+        self.channel.close()

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from multiprocessing.context import BaseContext
 
 from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.config import Config
+from mpchat.errors import ForkError
 from mpchat.server import kernel
 from mpchat.server.control import (
     NO_LOG,
@@ -65,7 +65,6 @@ class Workforce:
     def __init__(
         self,
         loop: WaitLoop,
-        context: BaseContext,
         config: Config,
         ledger: Ledger,
         supervision: Supervision,
@@ -78,7 +77,6 @@ class Workforce:
         self.bereaved = False
         """Whether a worker has ended that was not to, since the last `pause`."""
         self._loop = loop
-        self._context = context
         self._ledger = ledger
         self._supervision = supervision
         self._forget = forget
@@ -98,7 +96,7 @@ class Workforce:
     def settled(self) -> bool:
         """Whether nobody is on its way from anywhere to anywhere."""
         busy = any(worker.releasing or worker.handing_off for worker in self.workers.values())
-        return not (busy or self._unplaced or self._uneven or self._orphans) and self._supervision.all_serving
+        return not (busy or self._unplaced or self._uneven or self._orphans) and self._supervision.resting
 
     @property
     def all_quiesced(self) -> bool:
@@ -115,11 +113,20 @@ class Workforce:
 
     def start(self, slot: int) -> None:
         assert self._address is not None
-        worker = WorkerProcess(self._context, self.config, slot, self._address, self._ledger)
-        self.workers[slot] = worker
-        log.info("%s started, pid %d", worker.name, worker.process.pid)
-        self._loop.watch(worker.channel, partial(self._hear, worker))
-        self._loop.watch(worker.process.sentinel, lambda events: self._bereave(worker))
+        try:
+            worker = WorkerProcess(self.config, slot, self._address, self._ledger)
+            self.workers[slot] = worker
+            self._loop.watch(worker.channel, partial(self._hear, worker))
+            self._loop.watch(worker.sentinel, lambda events: self._bereave(worker))
+        except (ForkError, OSError) as error:
+            # It was not there long enough to have anything. The system may be out of something for a while.
+            log.error("worker-%d cannot be started: %s", slot, error)
+            if (started := self.workers.pop(slot, None)) is not None:
+                self._loop.unwatch(started.channel)
+                started.end()
+            self._supervision.ended(slot, time.monotonic())
+            return
+        log.info("%s started, pid %d", worker.name, worker.pid)
 
     def kill(self, slot: int) -> None:
         self.workers[slot].kill()
@@ -130,8 +137,12 @@ class Workforce:
         self._place_all(worker.take_waiting())
         self._tell(worker, worker.retire)
 
+    def disconnect(self) -> None:
+        """There is no sequencer now."""
+        self._address = None
+
     def connect(self, address: LogAddress) -> None:
-        """The sequencer is here from now on. Who has not come up with the last one is started again."""
+        """The sequencer is here from now on. A worker that has not come up with the last one is started again."""
         self._address = address
         for worker in list(self.workers.values()):
             if worker.ready:
@@ -165,8 +176,9 @@ class Workforce:
             case Paused(seq):
                 worker.paused = seq
             case Unlinked():
-                assert self._address is not None
-                self._tell(worker, partial(worker.channel.post, Reconnect(self._address)))
+                # If there is no sequencer, the worker hears of the next one as all others do.
+                if self._address is not None:
+                    self._tell(worker, partial(worker.channel.post, Reconnect(self._address)))
 
     def _tell(self, worker: WorkerProcess, step: Callable[[], None]) -> None:
         """Do something that may write to the worker's channel, and watch for room when it did not all fit."""
@@ -185,7 +197,7 @@ class Workforce:
 
     def _bereave(self, worker: WorkerProcess) -> None:
         """A worker's process has ended: others carry on with its clients."""
-        self._loop.unwatch(worker.process.sentinel)
+        self._loop.unwatch(worker.sentinel)
         self._loop.unwatch(worker.channel)
         del self.workers[worker.slot]
         for message in worker.last_words():
@@ -357,7 +369,7 @@ class Workforce:
         for worker in self.workers.values():
             worker.kill()
         for worker in self.workers.values():
-            worker.reap()
+            worker.end()
             for held in (*worker.clients.values(), *worker.take_waiting().values()):
                 held.disconnect()
         for held in self._unplaced.values():

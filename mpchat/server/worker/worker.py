@@ -26,7 +26,6 @@ from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
 from mpchat.config import Config
 from mpchat.errors import MpchatError
-from mpchat.lifeline import die_with_main, tie_to_main
 from mpchat.server.control import (
     NO_LOG,
     Beat,
@@ -227,8 +226,10 @@ class Worker:
             self._reader.connect(self._log.open_link(f"{self._name} reads"))
             self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
         except LogLost as error:
-            self._connected = True  # as it was thought to be
-            self._lose_log(error)
+            log.debug("%s", error)
+            self._reader.disconnect()
+            self.publisher.disconnect()
+            self._post(Unlinked())
             return
         self._connected = True
         if self._adoption is not None:
@@ -517,17 +518,14 @@ class Worker:
         self.loop.call_soon(self.loop.stop)
 
 
-def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", address: LogAddress, ledger: Ledger) -> None:
-    """The target of a worker's process. Ends with the worker's exit code."""
-    tie_to_main()
-    die_with_main()
+def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", address: LogAddress, ledger: Ledger) -> int:
+    """What a worker's process does; gives its exit code."""
     start_logging(f"worker-{slot}", config.log_level)
     try:
-        code = Worker(config, Channel(pipe), address, ledger, slot).run()
+        return Worker(config, Channel(pipe), address, ledger, slot).run()
     except (LogError, ChannelClosed) as error:
         log.error("%s: %s", type(error).__name__, error)
-        code = NO_LOG if isinstance(error, LogLost) else 1
-    raise SystemExit(code)
+        return NO_LOG if isinstance(error, LogLost) else 1
 
 
 def _load_replica(source: LogProxy, limits: Limits) -> tuple[Replica, int]:

@@ -1,15 +1,18 @@
-"""The server with workers that boot late or never.
+"""The server with processes that boot late, never, or not for a while.
 
-``python -m tests.faulty_worker late|never OPTION...``: the options are those of `mpchat-server`.
+``python -m tests.faulty_worker late|never OPTION...``: workers. The options are those of `mpchat-server`.
+``python -m tests.faulty_worker workers|sequencer FILE OPTION...``: those processes fail for as long as FILE exists.
 """
 
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from mpchat import cli
+from mpchat.bus import manager
 from mpchat.server.worker import worker
 
 
@@ -25,7 +28,35 @@ def run_never(*_: Any) -> int:
     return 9
 
 
+class RunUnless:
+    """In the place of a process's function: it fails while the file exists."""
+
+    def __init__(self, path: Path, run: Any) -> None:
+        self.path = path
+        self.run = run
+
+    def __call__(self, *arguments: Any) -> int:
+        return 9 if self.path.exists() else self.run(*arguments)
+
+
+def main(how: str, *options: str) -> int:
+    place, run, rest = "mpchat.server.main.workerprocess.run_worker", worker.run_worker, options[1:]
+    stand_in: Any
+    match how:
+        case "late":
+            stand_in, rest = run_late, options
+        case "never":
+            stand_in, rest = run_never, options
+        case "workers":
+            stand_in = RunUnless(Path(options[0]), run)
+        case "sequencer":
+            place = "mpchat.bus.manager._run_log_server"
+            stand_in = RunUnless(Path(options[0]), manager._run_log_server)
+        case _:
+            raise SystemExit(f"no such fault: {how}")
+    with mock.patch(place, stand_in):
+        return cli.main(list(rest))
+
+
 if __name__ == "__main__":
-    target = {"late": run_late, "never": run_never}[sys.argv[1]]
-    with mock.patch("mpchat.server.main.workerprocess.run_worker", target):
-        sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -274,3 +274,15 @@ def test_main_does_not_wait_for_a_sequencer_that_is_stopped_during_an_upgrade() 
         sequencer.resume()
         talk(alice, bob, "hello")
         assert psutil.pid_exists(server.process.pid)
+
+
+# --- signals that come late ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_come_during_the_end_change_nothing_about_it(number: signal.Signals) -> None:
+    with running_server("--workers", "2") as server:
+        server.process.send_signal(signal.SIGINT)
+        while server.process.poll() is None:
+            server.process.send_signal(number)
+        server.expect_exit(0)

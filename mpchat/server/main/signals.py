@@ -1,7 +1,8 @@
-"""Signals as events of main's wait loop: a handler does nothing, what the interpreter writes to a pipe says it all.
+"""Signals as events of main's wait loop: a handler notes the signal, and the interpreter wakes the loop up.
 
-Owns the handlers and that pipe. Promises that a signal that came while they were blocked, between two programs of the
-same process, is seen by the second.
+Owns the handlers and the pipe that wakes the loop. Promises that each signal is seen, however many come: the same one
+several times before main looks counts once, as it does in the kernel (signal(7)). A signal that came while they were
+blocked, between two programs of the same process, is seen by the second.
 """
 
 import signal
@@ -21,21 +22,28 @@ class Signals:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._before = {number: signal.signal(number, lambda *_: None) for number in MAINS_SIGNALS}
-        self._descriptor_before = signal.set_wakeup_fd(self._writer.fileno())
+        self._noted: dict[int, None] = {}
+        self._before = {number: signal.signal(number, self._note) for number in MAINS_SIGNALS}
+        # When it is full, the loop is about to wake up anyway.
+        self._descriptor_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         loop.watch(self._reader, lambda events: self._read())
         unblock()
 
-    def restore(self) -> None:
-        """Catch them no more."""
+    def restore(self, ending: bool) -> None:
+        """Catch them no more. `ending`: so does this process, and a second Ctrl-C has nothing to add to that."""
         signal.set_wakeup_fd(self._descriptor_before)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ending else handler)
         self._reader.close()
         self._writer.close()
 
+    def _note(self, number: int, frame: object) -> None:
+        self._noted[number] = None
+
     def _read(self) -> None:
-        for number in self._reader.recv(64):
+        self._reader.recv(1 << 16)
+        noted, self._noted = self._noted, {}
+        for number in noted:
             self._react(signal.Signals(number))
 
 

@@ -168,7 +168,7 @@ class Supervisor:
                 self._reconcile()
         finally:
             self._clean_up()
-            caught.restore()
+            caught.restore(ending=self._handover is None)
         return self._handover
 
     # --- the wait loop

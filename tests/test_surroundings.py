@@ -286,3 +286,13 @@ def test_signals_that_come_during_the_end_change_nothing_about_it(number: signal
         while server.process.poll() is None:
             server.process.send_signal(number)
         server.expect_exit(0)
+
+
+# --- what forking asks for ----------------------------------------------------------------------------------
+
+
+def test_main_has_no_thread() -> None:
+    """A lock that another thread held at a fork would never be released in the child (fork(2))."""
+    with running_server("--workers", "2") as server:
+        chat_of_two(server)
+        assert psutil.Process(server.process.pid).num_threads() == 1

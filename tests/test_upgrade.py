@@ -111,6 +111,14 @@ def test_nobody_notices_that_the_program_is_replaced(installation: Installation)
         assert not [child for child in server.children() if child.status() == psutil.STATUS_ZOMBIE]
 
 
+def test_before_anybody_has_been_there(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        upgrade(server)
+        alice = server.chat("alice")
+        upgrade(server, 2)
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+
+
 def test_it_can_be_replaced_again_and_again(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mpchat.bus.contract import LogError
+from mpchat.bus.contract import LogError, Snapshot
 from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
@@ -395,7 +395,8 @@ class Supervisor:
     def _hand_over(self) -> None:
         """All workers have ended at one entry, and the sequencer too: leave all there is to the next program."""
         try:
-            snapshot = self._journal.read_snapshot()
+            # Of a log in which nobody has said anything yet nobody makes one.
+            snapshot = self._journal.read_snapshot() if self._concluded_at else Snapshot(0, b"")
         except LogError as error:
             self._resume(str(error))
             return

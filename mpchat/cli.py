@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mpchat import __version__
-from mpchat.config import LOG_LEVELS, Config
+from mpchat.config import LOG_LEVELS, WORKERS_MOST, Config
 from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, ServeError
+from mpchat.processors import count_processors
 
 EXIT_CODES = """\
 exit codes: 0 fine, 1 failed while running, 2 usage, 3 the workers do not come up, 4 cannot listen,
@@ -40,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("host", str, "ADDRESS", "the address to listen on")
     add("port", int, "PORT", "the port; 0 takes a free one")
-    parser.add_argument("--workers", type=_workers, metavar="N|auto", help="worker processes (auto: one a core)")
+    parser.add_argument(
+        "--workers", type=_workers, metavar="N|auto", help="worker processes (auto: by CPU affinity and quota)"
+    )
     add("max-clients", int, "N", "clients at the same time")
     add("max-per-address", int, "N", "connections from one address at the same time; 0: any number")
     parser.add_argument(
@@ -140,10 +143,8 @@ def _fail(code: int, error: MpchatError) -> int:
 
 
 def _auto_workers() -> int:
-    """One worker for each core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """One worker for each processor that this process may use, as far as a server can have them."""
+    return min(count_processors(), WORKERS_MOST)
 
 
 def _workers(text: str) -> int:

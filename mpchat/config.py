@@ -51,6 +51,8 @@ class Config:
                 raise ConfigError(f"exempt: {error}") from error
 
 
+WORKERS_MOST = 256
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 FIXED = ("host", "port", "history", "sendq", "max_line")
@@ -60,7 +62,7 @@ shared memory."""
 # Lowest and highest of each number. The upper ones bound what is allocated ahead, and what a typing error does.
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("port", 0, 65535),
-    ("workers", 1, 256),
+    ("workers", 1, WORKERS_MOST),
     ("max_clients", 1, 1_000_000),
     ("max_per_address", 0, 1_000_000),
     ("rate", 0, 1_000_000),

@@ -28,6 +28,7 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "lifeline": set(),
     "child": {"", "errors", "lifeline"},
     "sharedmemory": set(),
+    "processors": set(),
     "config": {"", "errors"},
     "chat": {"", "errors"},
     "wire": {"", "errors", "chat"},
@@ -36,7 +37,7 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "server.worker": BELOW_SERVER | {"server"},
     "server.main": BELOW_SERVER | {"server", "server.worker"},
     "client": {"", "errors", "chat", "wire", "bus"},
-    "cli": {"", "errors", "config", "chat", "wire", "bus", "server.main"},
+    "cli": {"", "errors", "config", "processors", "chat", "wire", "bus", "server.main"},
     "__main__": {"", "cli"},
 }
 PURE_PARTS = {"chat", "wire"}

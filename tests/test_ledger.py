@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.server.ledger import SMALL, Ledger, Mark, Page, Shape, ring_size
+from mpchat.server.ledger import SMALL, FreePages, Ledger, Mark, Page, Shape, ring_size
 
 DEADLINE = 10.0
 RING = 64
@@ -122,6 +122,38 @@ def test_pages_do_not_touch_each_other(ledger: Ledger) -> None:
         assert page.read_mark() == Mark(number, number + 1)
         assert page.behind
     assert [ledger.sweep_mark(worker) for worker in (0, 1)] == [2**64 - 1, 77]
+
+
+def test_room_for_many_clients_takes_no_memory() -> None:
+    ledger = Ledger(Shape(1 << 16, 512, 1 << 14))
+    try:
+        free = FreePages(1 << 16)
+        for number in (free.take(), free.take()):
+            ledger.page(number).clear(0)
+        assert sum(os.fstat(each).st_blocks * 512 for each in ledger.descriptors) <= 2 * 4096
+    finally:
+        ledger.close()
+
+
+@given(st.data())
+def test_pages_are_used_again_before_others_are(data: st.DataObject) -> None:
+    """Each page has one owner at a time, and those in use are among the first."""
+    count = data.draw(st.integers(1, 8))
+    taken = data.draw(st.sets(st.integers(0, count - 1)))
+    free = FreePages(count, taken)
+    most = max(taken, default=-1) + 1
+    for takes in data.draw(st.lists(st.booleans())):
+        if not takes and taken:
+            free.leave(taken.pop())
+        elif len(taken) == count:
+            with pytest.raises(IndexError):
+                free.take()
+        else:
+            number = free.take()
+            assert number not in taken
+            taken.add(number)
+            most = max(most, len(taken))
+            assert number < most
 
 
 @pytest.mark.parametrize("max_line", [1, 512, 4096, 5000, 1 << 20])

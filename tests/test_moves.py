@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from server import (
     BACKLOG_OPTIONS,
+    SERVER,
     WELCOME,
     Backlog,
     Chatter,
@@ -137,6 +138,77 @@ def test_what_can_be_changed_is_read_anew(tmp_path: Path) -> None:
         eventually(lambda: len(server.workers()) == 2, "there are two workers")
         server.connect().expect_start("! The server is full: 1 clients.")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+
+
+def test_more_clients_than_before(tmp_path: Path) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text("workers = 1\nmax_clients = 2\n")
+    with running_server("--config", str(file)) as server:
+        first = [server.chat(f"n{number}") for number in range(2)]
+        server.connect().expect_start("! The server is full: 2 clients.")
+        file.write_text("workers = 1\nmax_clients = 40\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("reloaded")
+        more = [server.chat(f"n{number}") for number in range(2, 40)]
+        server.connect().expect_start("! The server is full: 40 clients.")
+        more[-1].say("is everybody there")
+        for each in first + more[:-1]:
+            each.expect("n39: is everybody there")
+        file.write_text("workers = 1\nmax_clients = 3\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("reloaded", count=2)
+        server.connect().expect_start("! The server is full: 3 clients.")
+        assert more[-1].ask("/who", "* 40 in #lobby: ")
+
+
+@pytest.mark.parametrize(
+    ("limit", "words", "most"),
+    [
+        ("-n 200", "the system allows 200 open files: that is enough for 68 clients, not for 5000", 68),
+        # Where addresses are dear, there is no more room than was asked for at the start.
+        ("-v 8000000", "there is room for 20 clients since the server was started, not for 5000", 20),
+    ],
+)
+def test_it_says_how_far_more_clients_goes(tmp_path: Path, limit: str, words: str, most: int) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text("workers = 1\nmax_clients = 20\n")
+    command = ("sh", "-c", f'ulimit {limit} && exec "$@"', "sh", *SERVER)
+    with running_server("--config", str(file), command=command) as server:
+        assert not [line for line in server.stderr if "WARNING" in line]
+        file.write_text("workers = 1\nmax_clients = 5000\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("WARNING", words)
+        server.expect_log("has retired")
+        clients = [server.connect() for _ in range(most)]
+        for client in clients:
+            client.expect(WELCOME)
+        server.connect().expect_start(f"! The server is full: {most} clients.")
+
+
+def test_what_was_scaled_stays_until_the_configuration_says_another_number(tmp_path: Path) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text("workers = 1\n")
+    with running_server("--config", str(file)) as server:
+        server.process.send_signal(signal.SIGTTIN)
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("workers stay at 2, as TTIN and TTOU have it")
+        server.expect_log("has retired")
+        file.write_text("workers = 3\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("reloaded", count=2)
+        eventually(lambda: len(server.workers()) == 3, "there are three workers")
+
+
+def test_another_patience_is_for_the_sequencer_too(tmp_path: Path) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text("workers = 1\nbeat_timeout = 600.0\n")
+    with running_server("--config", str(file)) as server:
+        file.write_text("workers = 1\nbeat_timeout = 0.5\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("has retired")
+        with suspended(server.sequencer()):
+            server.expect_log("has not answered for 0.5 s: killed")
+        assert server.chat("alice").ask("/who", "* 1 in") == "* 1 in #lobby: alice"
 
 
 def test_a_file_that_is_no_good_changes_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import strategies as st
@@ -92,6 +92,19 @@ def test_nobody_is_killed_for_silence_while_main_stood_still() -> None:
     supervision.looked(60.0)
     assert supervision.plan(60.0) == []
     assert supervision.plan(63.9) == []
+
+
+def test_a_worker_may_be_silent_for_as_long_as_it_was_told_at_its_start() -> None:
+    supervision = serving(1)
+    supervision.change(replace(POLICY, beat_timeout=1.0))
+    assert supervision.plan(3.9) == []
+    assert supervision.plan(4.0) == [Kill(0, SILENT)]
+    supervision.ended(0, 4.1)
+    supervision.plan(7.0)
+    supervision.ready(0, 8.0)
+    supervision.change(replace(POLICY, beat_timeout=2.0))
+    assert supervision.plan(9.9) == []
+    assert supervision.plan(10.0) == [Kill(0, SILENT)]
 
 
 def test_who_is_silent_while_main_runs_is_killed() -> None:
@@ -681,6 +694,17 @@ def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come
         assert not pulse.is_missed(now)
     pulse.looked(5.5)
     assert pulse.is_missed(5.5)
+
+
+def test_another_patience_is_that_of_the_question_under_way_too() -> None:
+    pulse = Pulse(patience=600.0)
+    pulse.looked(0.0)
+    pulse.asked(0.0)
+    pulse.change(2.0)
+    pulse.looked(1.0)
+    assert not pulse.is_missed(1.9)
+    pulse.looked(2.0)
+    assert pulse.is_missed(2.0)
 
 
 def test_a_pulse_is_not_missed_by_who_did_not_run_to_hear_it() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,9 +60,9 @@ class Installation:
 
 
 @contextmanager
-def running(installation: Installation, *options: str) -> Iterator[Server]:
+def running(installation: Installation, *options: str, command: Sequence[str] = COMMAND) -> Iterator[Server]:
     env = {"PYTHONPATH": str(installation.path), "PYTHONDONTWRITEBYTECODE": "1"}
-    with running_server(*options, command=COMMAND, env=env) as server:
+    with running_server(*options, command=command, env=env) as server:
         yield server
 
 
@@ -273,3 +273,35 @@ def test_told_to_stop_meanwhile_it_stops_afterwards(installation: Installation) 
         assert alice.expect_end()[-1] == "! The server is stopping."
         server.close_chatters()
         server.expect_exit(0)
+
+
+def test_what_was_configured_anew_counts_as_far_as_it_can(installation: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "mpchat.toml"
+    file.write_text("workers = 1\nmax_clients = 2\nmax_line = 4096\nhistory = 100\n")
+    # Where addresses are dear, the ledger has room for no more clients than were asked for at the start.
+    command = ("sh", "-c", 'ulimit -v 8000000 && exec "$@"', "sh", *COMMAND)
+    with running(installation, "--config", str(file), command=command) as server:
+        alice = server.chat("alice")
+        file.write_text('workers = 2\nmax_clients = 9\nmax_line = 8192\nhistory = 5\nhost = "127.0.0.2"\n')
+        upgrade(server)
+        for words in (
+            "cannot be changed while the server runs: host",
+            "there is room for 2 clients since the server was started, not for 9",
+            "max_line stays within 4096",
+        ):
+            server.expect_log("WARNING", words)
+        bob = server.chat("bob")
+        assert server.worker_of(alice) != server.worker_of(bob)
+        server.connect().expect_start("! The server is full: 2 clients.")
+        file.write_text('workers = 2\nhost = "127.0.0.3"\n')
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("cannot be changed while the server runs: host, history")
+
+
+def test_what_was_scaled_stays(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        server.process.send_signal(signal.SIGTTIN)
+        server.expect_log("2 workers from now on")
+        eventually(lambda: len(server.workers()) == 2, "there are two workers")
+        upgrade(server)
+        assert server.expect_log("mpchat ready on", ", 2 workers")

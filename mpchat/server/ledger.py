@@ -21,6 +21,7 @@ its place too; it is anonymous, so nothing is left behind.
 
 import mmap
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from multiprocessing import reduction
 from typing import Any, NamedTuple
@@ -246,6 +247,29 @@ class Page:
     def read_mark(self) -> Mark:
         at = _MARKS[self._header[_VALID]]
         return Mark(self._header[at], self._header[at + 1], self._header[at + 2])
+
+
+class FreePages:
+    """Which of `count` pages nobody has. A page that was used is used again before one that never was: so the memory
+    that is taken follows the most clients there have ever been at a time."""
+
+    def __init__(self, count: int, taken: Collection[int] = ()) -> None:
+        self._count = count
+        self._used = max(taken, default=-1) + 1  # those from here on were never used
+        self._left = [number for number in range(self._used) if number not in taken]
+
+    def take(self) -> int:
+        """One of them. Raises IndexError when there is none."""
+        if self._left:
+            return self._left.pop()
+        if self._used == self._count:
+            raise IndexError(f"all {self._count} pages are taken")
+        self._used += 1
+        return self._used - 1
+
+    def leave(self, number: int) -> None:
+        """Nobody has this one any more."""
+        self._left.append(number)
 
 
 def ring_size(max_line: int) -> int:

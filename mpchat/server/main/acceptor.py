@@ -8,7 +8,6 @@ import logging
 import secrets
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
@@ -16,7 +15,7 @@ from typing import Protocol
 from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Refusal
 from mpchat.config import Config
-from mpchat.server.ledger import Ledger
+from mpchat.server.ledger import FreePages, Ledger
 from mpchat.server.main.admission import Admission
 from mpchat.server.main.listener import Arrival, Listener, Shortage
 from mpchat.server.main.waitloop import WaitLoop
@@ -40,14 +39,14 @@ class Taker(Protocol):
 
 
 class Acceptor:
-    """Takes in whoever is admitted, as long as there is a taker."""
+    """Takes in whoever is admitted, as long as there is a taker. The ledger has a page for each of `max_clients`."""
 
     def __init__(self, loop: WaitLoop, listener: Listener, ledger: Ledger, config: Config) -> None:
         self._loop = loop
         self._listener = listener
         self._ledger = ledger
-        self._free_pages = deque(range(ledger.shape.pages))
-        self._admission = Admission(self._most(config), config.max_per_address, config.exempt)
+        self._free_pages = FreePages(ledger.shape.pages)
+        self._admission = Admission(config.max_clients, config.max_per_address, config.exempt)
         self._taker: Taker | None = None
         self._not_before: float | None = None
 
@@ -58,7 +57,7 @@ class Acceptor:
 
     def change(self, config: Config) -> None:
         """Other limits, for whoever comes from now on."""
-        self._admission.change(self._most(config), config.max_per_address, config.exempt)
+        self._admission.change(config.max_clients, config.max_per_address, config.exempt)
 
     def watch(self, taker: Taker | None, now: float) -> None:
         """Accept, for this taker; or do not."""
@@ -85,16 +84,13 @@ class Acceptor:
         for held in helds:
             self._admission.restore(held.address)
             taken.add(held.page)
-        self._free_pages = deque(page for page in range(self._ledger.shape.pages) if page not in taken)
+        self._free_pages = FreePages(self._ledger.shape.pages, taken)
 
     def forget(self, held: Held) -> None:
         """This client is no more."""
         self._admission.leave(held.address)
         self._ledger.page(held.page).clear(0)
-        self._free_pages.append(held.page)
-
-    def _most(self, config: Config) -> int:
-        return min(config.max_clients, self._ledger.shape.pages)
+        self._free_pages.leave(held.page)
 
     def _accept(self, events: int) -> None:
         try:
@@ -116,7 +112,7 @@ class Acceptor:
             turn_away(arrival.socket, refusal)
             return
         # 128 random bits: unique without asking anybody, and no name that is ever used again.
-        held = Held(arrival.socket.detach(), arrival.address, self._free_pages.popleft())
+        held = Held(arrival.socket.detach(), arrival.address, self._free_pages.take())
         taker.place(secrets.token_bytes(16), held)
 
 

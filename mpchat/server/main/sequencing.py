@@ -66,6 +66,11 @@ class Sequencing:
         """Whether there is one, as far as main knows."""
         return self._sequencer is not None and self._boot_by is None
 
+    def change(self, patience: float) -> None:
+        """Another patience from now on."""
+        self._patience = patience
+        self._pulse.change(patience)
+
     def looked(self, now: float) -> None:
         """Main runs. If it did not for long, the silence of others says nothing."""
         self._pulse.looked(now)

@@ -93,6 +93,7 @@ class _Stage(enum.Enum):
 class _Slot:
     stage: _Stage = _Stage.VACANT
     started: float = 0.0
+    patience: float = 0.0  # how long it may be silent: it beats as often as was configured when it was started
     served: float | None = None  # since when; None: it never came so far
     beat: float = 0.0
     pause: float = 0.0
@@ -207,6 +208,7 @@ class Supervision:
                 if not may_start:
                     continue
                 slot.stage, slot.started = _Stage.BOOTING, now
+                slot.patience = self._policy.beat_timeout
                 actions.append(Start(number))
             else:
                 actions.append(Kill(number, _REASONS[slot.stage]))
@@ -257,9 +259,9 @@ class Supervision:
         if slot.stage is _Stage.BOOTING:
             return slot.started + self._policy.boot_timeout
         if slot.stage is _Stage.SERVING:
-            return slot.beat + self._policy.beat_timeout
+            return slot.beat + max(slot.patience, self._policy.beat_timeout)
         if slot.stage is _Stage.RETIRING:
-            return min(slot.retire_by, slot.beat + self._policy.beat_timeout)
+            return min(slot.retire_by, slot.beat + max(slot.patience, self._policy.beat_timeout))
         return float("inf")
 
 
@@ -324,6 +326,10 @@ class Pulse:
         looked_at, self._looked_at = self._looked_at, now
         if self._asked_at is not None and now - looked_at > self._patience / 2:
             self._asked_at = now
+
+    def change(self, patience: float) -> None:
+        """Another patience from now on."""
+        self._patience = patience
 
     def asked(self, now: float) -> None:
         self._asked_at = now

@@ -18,11 +18,11 @@ descriptor, a sequencer) is tried again. Which worker is started, retired or kil
 import enum
 import logging
 import os
-import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mpchat.bus.contract import LogError, Snapshot
 from mpchat.bus.journal import Journal
@@ -30,10 +30,11 @@ from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
 from mpchat.config import FIXED, Config
 from mpchat.errors import BootError, ConfigError
-from mpchat.server.ledger import Ledger, Shape, ring_size
+from mpchat.server.ledger import Ledger
 from mpchat.server.logs import start_logging
 from mpchat.server.main import signals
 from mpchat.server.main.acceptor import Acceptor
+from mpchat.server.main.capacity import SLOTS, fit, plan_shape
 from mpchat.server.main.listener import Listener
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
@@ -43,12 +44,6 @@ from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workforce import Mode, Workforce
 
 log = logging.getLogger(__name__)
-
-SPARE_DESCRIPTORS = 128
-"""Descriptors that main needs beside those of clients: pipes and sentinels of workers, old and new ones at a time."""
-
-SLOTS = 512
-"""The most workers at a time, those that retire included: twice as many as can be configured."""
 
 
 class _Phase(enum.Enum):
@@ -80,13 +75,13 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
     `inherited` is what the program before this one in the same process has left.
     """
     start_logging("main", config.log_level)
-    allowed = _raise_descriptor_limit(config)
     if inherited is None:
         listener = Listener(config.host, config.port)
-        ledger = Ledger(Shape(allowed, SLOTS, ring_size(config.max_line)))
+        ledger = Ledger(plan_shape(config))
     else:
         listener, ledger = Listener.inherit(inherited.listener), Ledger(inherited.shape, inherited.ledger)
-        config = _fit(config, ledger.shape)
+        config = _keep(config, inherited.address)
+    config = fit(config, ledger.shape)
     try:
         while True:
             handover = _serve(config, launch, listener, ledger, inherited)
@@ -307,10 +302,9 @@ class Supervisor:
         except ConfigError as error:
             log.error("nothing is changed: %s", error)
             return
-        fixed = [name for name in FIXED if getattr(config, name) != getattr(self._config, name)]
-        if fixed:
-            log.warning("cannot be changed while the server runs: %s", ", ".join(fixed))
-        config = replace(config, **{name: getattr(self._config, name) for name in FIXED})
+        config = fit(_keep(config, {name: getattr(self._config, name) for name in FIXED}), self._ledger.shape)
+        if config.workers == self._config.workers != self._supervision.wanted:
+            log.warning("workers stay at %d, as TTIN and TTOU have it", self._supervision.wanted)
         if not self._supervision.renewing:
             self._config_before = self._config
         self._configure(config)
@@ -325,6 +319,7 @@ class Supervisor:
         start_logging("main", config.log_level)
         self._acceptor.change(config)
         self._supervision.change(_make_policy(config))
+        self._sequencing.change(config.beat_timeout)
 
     def _scale(self, by: int) -> None:
         if self._is_serving("scale"):
@@ -414,11 +409,14 @@ class Supervisor:
             snapshot=snapshot,
             clients=self._workforce.surrender(),
             workers=self._supervision.wanted,
+            workers_configured=self._config.workers,
+            address={"host": self._config.host, "port": self._config.port},
         )
 
     def _inherit(self, handover: Handover) -> None:
         self._supervision.serve_on()
-        self._supervision.want(handover.workers)
+        if self._config.workers == handover.workers_configured:
+            self._supervision.want(handover.workers)
         self._acceptor.restore(handover.clients.values())
         self._workforce.inherit(handover.clients)
 
@@ -447,35 +445,13 @@ class Supervisor:
         self._loop.close()
 
 
+def _keep(config: Config, fixed: Mapping[str, Any]) -> Config:
+    """`config`, with these values that cannot be changed any more."""
+    changed = [name for name, value in fixed.items() if getattr(config, name) != value]
+    if changed:
+        log.warning("cannot be changed while the server runs: %s", ", ".join(changed))
+    return replace(config, **fixed)
+
+
 def _make_policy(config: Config) -> Policy:
     return Policy(config.beat_timeout, retire_timeout=config.drain_timeout, slots=SLOTS)
-
-
-def _fit(config: Config, shape: Shape) -> Config:
-    """`config`, but what is laid down in memory that was there before."""
-    if ring_size(config.max_line) <= shape.ring:
-        return config
-    log.warning("max_line stays within %d, what the program before has made room for", shape.ring // 4)
-    return replace(config, max_line=shape.ring // 4)
-
-
-def _raise_descriptor_limit(config: Config) -> int:
-    """Allow ourselves as many open files as the system lets us; give how many clients that is enough for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError) as error:
-            log.warning("the limit on open files stays at %d: %s", soft, error)
-    if soft == resource.RLIM_INFINITY:
-        return config.max_clients
-    enough = max(1, soft - SPARE_DESCRIPTORS - 4 * config.workers)
-    if enough < config.max_clients:
-        log.warning(
-            "the system allows %d open files: that is enough for %d clients, not for %d",
-            soft,
-            enough,
-            config.max_clients,
-        )
-    return min(enough, config.max_clients)

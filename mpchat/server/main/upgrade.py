@@ -56,6 +56,10 @@ class Handover:
     snapshot: Snapshot
     clients: dict[SessionId, Held]
     workers: int
+    """How many there were to be, TTIN and TTOU included."""
+    workers_configured: int
+    address: dict[str, Any]
+    """The host and port that were configured."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -174,6 +178,8 @@ def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
         "seq": handover.snapshot.seq,
         "clients": [[sid.hex(), *held] for sid, held in handover.clients.items()],
         "workers": handover.workers,
+        "workers_configured": handover.workers_configured,
+        "address": handover.address,
     }
 
 
@@ -188,6 +194,8 @@ def _unpack(packed: dict[str, Any]) -> Handover:
         snapshot=Snapshot(packed["seq"], blob),
         clients={bytes.fromhex(sid): Held(*fields) for sid, *fields in packed["clients"]},
         workers=packed["workers"],
+        workers_configured=packed["workers_configured"],
+        address=packed["address"],
     )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from mpchat import __version__
 from mpchat.config import LOG_LEVELS, WORKERS_MOST, Config
-from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, ServeError
+from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, ServeError, blame_system
 from mpchat.processors import count_processors
 
 EXIT_CODES = """\
-exit codes: 0 fine, 1 failed while running, 2 usage, 3 the workers do not come up, 4 cannot listen,
+exit codes: 0 fine, 1 failed while running, 2 usage, 3 does not come up, 4 cannot listen,
 78 bad configuration"""
 
 
@@ -109,8 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) -> None:
     # Only now: what a mere --help does not need.
-    from mpchat.server.main.supervisor import Launch, run_server
-    from mpchat.server.main.upgrade import current_program, read_handover
+    with blame_system(BootError, "load the program"):
+        from mpchat.server.main.supervisor import Launch, run_server
+        from mpchat.server.main.upgrade import current_program, read_handover
 
     inherited = None if inherit is None else read_handover(inherit)
     run_server(config, Launch(_announce, reread, current_program(os.environ)), inherited)
@@ -118,8 +119,9 @@ def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) ->
 
 def _try(config: Config, wanted: str) -> None:
     """Come up beside the running server, as a sign that this version can take its place. Raises MpchatError if not."""
-    from mpchat.server.main.supervisor import Launch, run_server
-    from mpchat.server.main.upgrade import FORMAT
+    with blame_system(BootError, "load the program"):
+        from mpchat.server.main.supervisor import Launch, run_server
+        from mpchat.server.main.upgrade import FORMAT
 
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")

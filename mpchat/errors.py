@@ -8,8 +8,24 @@
     ├── ForkError        the system's: there is no process, descriptor or memory for another child
     └── LogError         the log's; its kinds are in `bus.contract`
 
+What the system refuses (a limit, a permission, want of memory) is one of these too, where `blame_system` says so; what
+it says to a call that we should not have made is a fault of ours, and stays as it is, with its traceback.
+
 What a client does wrong is no exception of this tree: it is a `chat.problems.Refusal`, told to that client.
 """
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+REFUSALS = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EIO, errno.ENOSYS),
+    }
+)
+"""What the system says when it has not got something or does not allow it, whatever we do (errno(3)). EAGAIN is not
+among them: a socket says it to who did not wait."""
 
 
 class MpchatError(Exception):
@@ -25,7 +41,7 @@ class ListenError(MpchatError):
 
 
 class BootError(MpchatError):
-    """The sequencer or the workers do not come up. Exit code 3."""
+    """The sequencer or the workers do not come up, or the system refuses what a start needs. Exit code 3."""
 
 
 class ServeError(MpchatError):
@@ -34,3 +50,19 @@ class ServeError(MpchatError):
 
 class ForkError(MpchatError):
     """No child process can be started now: the system is out of something. Worth trying again later."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is the system that has not got something or does not allow it, and not a fault of ours."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in REFUSALS)
+
+
+@contextmanager
+def blame_system(kind: Callable[[str], MpchatError], what: str) -> Iterator[None]:
+    """Raise what the system refuses in this block as an error of this kind, which says ``cannot WHAT: REASON``."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        if is_refusal(error):
+            raise kind(f"cannot {what}: {str(error) or 'out of memory'}") from error
+        raise

@@ -29,7 +29,7 @@ from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
 from mpchat.config import FIXED, Config
-from mpchat.errors import BootError, ConfigError
+from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame_system
 from mpchat.server.ledger import Ledger
 from mpchat.server.logs import start_logging
 from mpchat.server.main import signals
@@ -77,7 +77,8 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
     start_logging("main", config.log_level)
     if inherited is None:
         listener = Listener(config.host, config.port)
-        ledger = Ledger(plan_shape(config))
+        with blame_system(BootError, "get the memory for clients"):
+            ledger = Ledger(plan_shape(config))
     else:
         listener, ledger = Listener.inherit(inherited.listener), Ledger(inherited.shape, inherited.ledger)
         config = _keep(config, inherited.address)
@@ -99,11 +100,15 @@ def _serve(
     config: Config, launch: Launch, listener: Listener, ledger: Ledger, inherited: Handover | None
 ) -> Handover | None:
     """One life of the server; what is left to the next one, if there is to be one."""
-    journal = Journal.make(journal_size())
+    kind = BootError if inherited is None else ServeError
+    with blame_system(kind, "get the memory for the log"):
+        journal = Journal.make(journal_size())
     try:
-        if inherited is not None:
-            journal.seed(inherited.snapshot, time.time_ns() // 1_000_000)
-        return Supervisor(config, launch, listener, ledger, journal, inherited).run()
+        with blame_system(kind, "start"):
+            if inherited is not None:
+                journal.seed(inherited.snapshot, time.time_ns() // 1_000_000)
+            supervisor = Supervisor(config, launch, listener, ledger, journal, inherited)
+        return supervisor.run()
     finally:
         journal.close()
 
@@ -151,7 +156,11 @@ class Supervisor:
 
     def run(self) -> Handover | None:
         """Serve until told to stop, and give nothing; or until the next program is to take over, and give what it
-        needs. Raises BootError."""
+        needs. Raises BootError, ServeError."""
+        with blame_system(self._failure, "serve"):
+            return self._run()
+
+    def _run(self) -> Handover | None:
         caught = signals.Signals(self._loop, self._react)
         try:
             if self._inherited is not None:
@@ -165,6 +174,10 @@ class Supervisor:
             self._clean_up()
             caught.restore(ending=self._handover is None)
         return self._handover
+
+    def _failure(self, why: str) -> MpchatError:
+        """What it is that the system does not let us go on."""
+        return BootError(why) if self._phase is _Phase.STARTING and not self._replacing else ServeError(why)
 
     # --- the wait loop
 

@@ -252,6 +252,30 @@ def test_term_before_it_is_ready() -> None:
         assert server.stdout == []
 
 
+# --- signals that were ignored or blocked before -------------------------------------------------------------
+
+DEAF = """
+import os, signal, sys
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_what_who_starts_it_does_not_hear_it_hears() -> None:
+    """Ignored and blocked signals stay so across fork and exec (signal(7))."""
+    with running_server("--workers", "1", command=(sys.executable, "-c", DEAF, *SERVER)) as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("has retired")
+        [worker] = server.workers()
+        worker.kill()
+        server.expect_log("ended with -9")
+        assert server.chat("alice").ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+        server.close_chatters()
+        server.stop()
+
+
 # --- limits of the system -----------------------------------------------------------------------------------
 
 

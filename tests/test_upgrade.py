@@ -207,6 +207,20 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
         assert server.workers() == workers
 
 
+def test_a_version_that_does_not_come_up_is_not_taken_where_children_leave_no_status(
+    installation: Installation,
+) -> None:
+    """Who has started the server ignored SIGCHLD, and so it would, too."""
+    ignoring = "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with running(installation, "--workers", "1", command=(sys.executable, "-c", ignoring, *COMMAND)) as server:
+        package = installation.add("broken")
+        (package / "cli.py").write_text('raise ImportError("a part is missing")')
+        installation.install("broken")
+        server.process.send_signal(signal.SIGUSR2)
+        assert "it ended with 1" in server.expect_log("no upgrade: the version that is installed now")
+        server.chat("alice")
+
+
 def test_a_version_that_is_still_on_trial_when_we_stop_leaves_nothing(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         package = installation.add("slow")

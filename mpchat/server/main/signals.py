@@ -47,6 +47,16 @@ class Signals:
             self._react(signal.Signals(number))
 
 
+def reset_inherited() -> None:
+    """Undo what whoever started us has done to signals: what is ignored or blocked stays so across exec (signal(7)).
+
+    With SIGCHLD ignored, children leave no exit status, and each failure would pass as a success (wait(2), ECHILD).
+    Those that main listens to stay blocked, if they are, until there is somebody to hear them.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - set(MAINS_SIGNALS))
+
+
 def block() -> None:
     """Let signals wait; children started now and the program that takes our place begin so (signal(7))."""
     signal.pthread_sigmask(signal.SIG_BLOCK, MAINS_SIGNALS)

@@ -75,6 +75,7 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
     `inherited` is what the program before this one in the same process has left.
     """
     start_logging("main", config.log_level)
+    signals.reset_inherited()
     if inherited is None:
         listener = Listener(config.host, config.port)
         with blame_system(BootError, "get the memory for clients"):

@@ -59,9 +59,9 @@ class Stage:
 
 
 @contextmanager
-def running_stage(folder: Path, workers: int) -> Iterator[Stage]:
+def running_stage(folder: Path, workers: int, *more: str) -> Iterator[Stage]:
     options = f"--workers {workers} --rate 0 --history {HISTORY} --segment-timeout 30 --beat-timeout 2".split()
-    with running_server(*options, command=(sys.executable, str(SCRIPT), str(folder))) as server:
+    with running_server(*options, *more, command=(sys.executable, str(SCRIPT), str(folder))) as server:
         yield Stage(server, folder)
 
 
@@ -341,6 +341,19 @@ def test_nobody_notices_that_an_upgrade_fails_with_its_snapshot(
     eventually(happened, "the fault point was come to")
     scene.round()
     scene.check()
+
+
+@pytest.mark.slow
+def test_a_worker_that_stops_while_all_pause_is_not_waited_for(tmp_path: Path) -> None:
+    """Everybody waits meanwhile: not for longer than a worker may be silent at any other time."""
+    with running_stage(tmp_path, 2, "--drain-timeout", "600") as stage:
+        scene = Scene(stage.server)
+        stopped = stage.arm("paused", "SIGSTOP", 1)
+        upgrade(scene)
+        eventually(stopped, "a worker has stopped", 2 * DEADLINE)
+        stage.server.expect_log("no upgrade: a worker does not answer")
+        scene.round()
+        scene.check()
 
 
 def test_what_a_worker_said_last_is_heard_after_its_end(tmp_path: Path) -> None:

@@ -220,6 +220,10 @@ class Supervision:
         slots = (slot for slot in self._slots.values() if may_start or slot.stage is not _Stage.VACANT)
         return min(self._looked_at + self._policy.look_every, *map(self._due, slots), float("inf"))
 
+    def is_silent(self, now: float) -> bool:
+        """Whether a worker that came up has given no sign of life for too long; for when nothing is planned."""
+        return any(slot.stage is _Stage.SERVING and now >= self._due(slot) for slot in self._slots.values())
+
     def _staying(self) -> dict[int, _Slot]:
         return {number: slot for number, slot in self._slots.items() if not slot.retiring}
 

@@ -187,6 +187,8 @@ class Supervisor:
         deadlines = [self._phase_by, self._acceptor.deadline(), self._sequencing.deadline()]
         if self._phase in (_Phase.STARTING, _Phase.SERVING):
             deadlines.append(self._supervision.deadline(self._sequencing.is_up))
+        elif self._phase in (_Phase.PAUSING, _Phase.CONCLUDING):
+            deadlines.append(self._supervision.deadline(may_start=False))
         if self._trial is not None:
             deadlines.append(self._trial.deadline)
         self._loop.wait(min(deadlines) - time.monotonic(), self._look)
@@ -382,6 +384,8 @@ class Supervisor:
             self._resume("the workers take too long")
         elif self._workforce.bereaved:
             self._resume("a worker has ended")
+        elif self._workforce.workers and self._supervision.is_silent(now):
+            self._resume("a worker does not answer")
         elif self._phase is _Phase.PAUSING and seq is not None:
             self._phase = _Phase.CONCLUDING
             self._concluded_at = seq

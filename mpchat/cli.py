@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "trial" in given:
             _try(config, given.trial)
         else:
-            _serve(config, lambda: read_config(arguments), getattr(given, "inherit", None))
+            _serve(config, sys.argv[1:] if arguments is None else arguments, given)
     except ConfigError as error:
         return _fail(78, error)
     except ListenError as error:
@@ -107,26 +107,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(config: Config, reread: Callable[[], Config], inherit: int | None) -> None:
+def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) -> None:
     # Only now: what a mere --help does not need.
     with blame_system(BootError, "load the program"):
+        from mpchat.server.main.program import current_program, locate
         from mpchat.server.main.supervisor import Launch, run_server
-        from mpchat.server.main.upgrade import current_program, read_handover
+        from mpchat.server.main.upgrade import read_handover
 
-    inherited = None if inherit is None else read_handover(inherit)
-    run_server(config, Launch(_announce, reread, current_program(os.environ)), inherited)
+    inherited = read_handover(given.inherit) if "inherit" in given else None
+    program = current_program(os.environ)
+    if "config" in given and not Path(given.config).is_absolute():
+        # Where it is whatever becomes of the working directory. Of two, the last one counts.
+        anywhere = ("--config", str(locate(program.folder, given.config)))
+        arguments = [*arguments, *anywhere]
+        program = program._replace(command=[*program.command, *anywhere])
+    run_server(config, Launch(_announce, lambda: read_config(arguments), program), inherited)
 
 
 def _try(config: Config, wanted: str) -> None:
-    """Come up beside the running server, as a sign that this version can take its place. Raises MpchatError if not."""
+    """Come up beside the running server, as a sign that this version can take its place, and say so. Raises MpchatError
+    if not."""
     with blame_system(BootError, "load the program"):
         from mpchat.server.main.supervisor import Launch, run_server
-        from mpchat.server.main.upgrade import FORMAT
+        from mpchat.server.main.upgrade import FORMAT, TRIAL_PASSED
 
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
     config = replace(config, host="127.0.0.1", port=0, workers=1)
-    run_server(config, Launch(_announce, lambda: config, trial=True))
+    came_up: list[str] = []
+    run_server(config, Launch(came_up.append, lambda: config, trial=True))
+    if not came_up:
+        raise ServeError("told to stop before it had come up")
+    _announce(f"{TRIAL_PASSED}{__version__}")
 
 
 def _announce(line: str) -> None:

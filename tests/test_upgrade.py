@@ -5,9 +5,12 @@ Two versions lie in two folders, and a link says which one is installed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +76,7 @@ def installation(tmp_path: Path) -> Installation:
 
 def upgrade(server: Server, times: int = 1) -> None:
     server.process.send_signal(signal.SIGUSR2)
-    server.expect_log("the program is replaced: mpchat ready on", count=times)
+    server.expect_log("the program is replaced: ", "mpchat ready on", count=times)
 
 
 def test_nobody_notices_that_the_program_is_replaced(installation: Installation) -> None:
@@ -121,13 +124,15 @@ def test_before_anybody_has_been_there(installation: Installation) -> None:
 
 def test_it_can_be_replaced_again_and_again(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
-        alice = server.chat("alice")
+        alice, before = server.chat("alice"), "old"
         descriptors = psutil.Process(server.process.pid).num_fds()
         for times in (1, 2, 3):
             version = f"v{times}"
             installation.add(version)
             installation.install(version)
             upgrade(server, times)
+            server.expect_log(f"the program is replaced: {before} by {version}: mpchat ready on")
+            before = version
             guest = server.chat("guest")
             guest.say("/quit")
             assert guest.expect_end()[-1] == f"* The {version} version says bye."
@@ -218,6 +223,23 @@ def test_a_version_that_does_not_come_up_is_not_taken_where_children_leave_no_st
         installation.install("broken")
         server.process.send_signal(signal.SIGUSR2)
         assert "it ended with 1" in server.expect_log("no upgrade: the version that is installed now")
+        server.chat("alice")
+
+
+def test_a_version_that_does_not_say_that_it_came_up_is_not_taken(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        package = installation.add("silent")
+        (package / "cli.py").write_text("raise SystemExit(0)")
+        installation.install("silent")
+        server.process.send_signal(signal.SIGUSR2)
+        server.expect_log("no upgrade: the version that is installed now", "it does not say that it came up")
+        package = installation.add("stopped")
+        # As by TERM, before any worker is there.
+        ended = "    def _is_over(self) -> bool:\n        return True\n\n    def _unused("
+        installation.change(package / "server" / "main" / "supervisor.py", "    def _is_over(", ended)
+        installation.install("stopped")
+        server.process.send_signal(signal.SIGUSR2)
+        server.expect_log("no upgrade: the version that is installed now", "told to stop before it had come up")
         server.chat("alice")
 
 
@@ -319,3 +341,120 @@ def test_what_was_scaled_stays(installation: Installation) -> None:
         eventually(lambda: len(server.workers()) == 2, "there are two workers")
         upgrade(server)
         assert server.expect_log("mpchat ready on", ", 2 workers")
+
+
+def test_another_version_than_the_one_that_was_tried_is_told(installation: Installation) -> None:
+    with running(installation, "--workers", "1", "--beat-timeout", "600") as server:
+        alice = server.chat("alice")
+        installation.add("tried")
+        installation.add("later")
+        installation.install("tried")
+        with suspended(server.workers()[0]):
+            server.process.send_signal(signal.SIGUSR2)
+            server.expect_log("mpchat tried comes up: it takes over from mpchat old")
+            installation.install("later")
+        server.expect_log("the program is replaced: old by later: ")
+        server.expect_log("ERROR", "what runs now is not what was tried: later, not tried")
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+
+
+# --- releases: environments of Python, one of which a link leads to -------------------------------------------
+
+
+class Releases:
+    """Releases of mpchat, each in an environment of its own, one of which is the current one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.current = folder / "current"
+        for version in ("1", "2"):
+            self._make(version)
+        self.switch("1")
+
+    def _make(self, version: str) -> None:
+        environment = self.folder / "releases" / version / ".venv"
+        venv.create(environment, symlinks=True)
+        packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
+        shutil.copytree(ROOT / "mpchat", packages / "mpchat", ignore=shutil.ignore_patterns("__pycache__"))
+        module = packages / "mpchat" / "__init__.py"
+        module.write_text(module.read_text().replace('"0.1.0"', f'"{version}"'))
+        (packages / "psutil.pth").write_text(f"{Path(psutil.__file__).parents[1]}\n")
+        # What pip writes for an entry of [project.scripts].
+        script = environment / "bin" / "mpchat-server"
+        code = "import sys\nfrom mpchat.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+        script.write_text(f"#!{environment}/bin/python\n{code}")
+        script.chmod(0o755)
+
+    def switch(self, version: str) -> None:
+        new = self.folder / "new"
+        new.symlink_to(Path("releases", version))
+        new.rename(self.current)
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Releases:
+    return Releases(tmp_path)
+
+
+def within(folder: Path, *command: str) -> tuple[str, ...]:
+    """The command, in this working directory, as a shell goes there."""
+    return "sh", "-c", 'cd "$0" && exec "$@"', str(folder), *command
+
+
+SCRIPT = ".venv/bin/mpchat-server"
+MODULE = (".venv/bin/python", "-m", "mpchat")
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        (".", (f"current/{SCRIPT}",)),
+        (".", ("current/.venv/bin/python", "-m", "mpchat")),
+        ("current", (SCRIPT,)),
+        ("current", MODULE),
+        ("work", (f"../current/{SCRIPT}",)),
+        ("work", ("../current/.venv/bin/python", "-P", f"../current/{SCRIPT}")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_where_the_link_leads_is_what_is_installed(releases: Releases, folder: str, command: tuple[str, ...]) -> None:
+    work = releases.folder / "work"
+    work.mkdir()
+    options = ("--workers", "1", "--config", os.path.relpath(releases.folder / "mpchat.toml", releases.folder / folder))
+    (releases.folder / "mpchat.toml").write_text("max_clients = 1\n")
+    # A link to the folder, as it is seen from there, would lead to another one.
+    if folder == "current":
+        options = ("--workers", "1", "--config", str(releases.folder / "mpchat.toml"))
+    with running_server(*options, command=within(releases.folder / folder, *command)) as server:
+        alice = server.chat("alice")
+        server.expect_log("mpchat 1 starts")
+        releases.switch("2")
+        work.rmdir()
+        (releases.folder / "mpchat.toml").write_text("max_clients = 2\n")
+        upgrade(server)
+        server.expect_log("mpchat 2 comes up: it takes over from mpchat 1")
+        server.expect_log("the program is replaced: 1 by 2: ")
+        server.chat("bob")
+        releases.switch("1")
+        upgrade(server, 2)
+        server.expect_log("the program is replaced: 2 by 1: ")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("has retired")
+        assert alice.ask("/who", "* 2 in") == "* 2 in #lobby: alice, bob"
+
+
+def test_a_version_that_cannot_be_executed_any_more_leaves_the_old_one(releases: Releases) -> None:
+    script = releases.current / SCRIPT
+    options = ("--workers", "1", "--beat-timeout", "600")
+    with running_server(*options, command=(str(script),)) as server:
+        alice = server.chat("alice")
+        with suspended(server.workers()[0]):
+            server.process.send_signal(signal.SIGUSR2)
+            server.expect_log("it takes over")
+            script.chmod(0o644)
+        server.expect_log("the new program cannot be executed: ")
+        server.expect_log("the program is not replaced, mpchat 1 goes on: ")
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
+        script.chmod(0o755)
+        upgrade(server)
+        assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"

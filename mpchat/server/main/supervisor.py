@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mpchat import __version__
 from mpchat.bus.contract import LogError, Snapshot
 from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogAddress
@@ -36,10 +37,11 @@ from mpchat.server.main import signals
 from mpchat.server.main.acceptor import Acceptor
 from mpchat.server.main.capacity import SLOTS, fit, plan_shape
 from mpchat.server.main.listener import Listener
+from mpchat.server.main.program import Program
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
 from mpchat.server.main.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
-from mpchat.server.main.upgrade import Handover, Program, Trial, execute
+from mpchat.server.main.upgrade import Handover, Trial, execute
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workforce import Mode, Workforce
 
@@ -91,7 +93,7 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
                 return
             execute(handover, launch.program)
             # Still here: go on as we are.
-            inherited = handover
+            inherited = replace(handover, tried="")
     finally:
         ledger.close()
         listener.close()
@@ -147,6 +149,7 @@ class Supervisor:
         )
         self._phase = _Phase.STARTING
         self._trial: Trial | None = None
+        self._tried = ""  # the version that was on trial last, if it has passed
         self._upgrading = False  # the trial is passed: hand over as soon as nobody is on its way
         self._stop_wanted = False  # TERM came while the program was being replaced
         self._phase_by = float("inf")
@@ -166,6 +169,8 @@ class Supervisor:
         try:
             if self._inherited is not None:
                 self._inherit(self._inherited)
+            else:
+                log.info("mpchat %s starts, pid %d", __version__, os.getpid())
             self._reconcile()
             while not self._is_over():
                 self._wait()
@@ -250,12 +255,11 @@ class Supervisor:
         self._sequencing.serve_on()
         self._workforce.open(Mode.OPEN)
         line = f"mpchat ready on {self._listener.address}, {len(self._workforce.workers)} workers"
-        if self._launch.trial:
-            self._at_once = True
-        elif self._inherited is not None:
-            log.info("the program is replaced: %s", line)
+        if self._inherited is not None:
+            _log_replaced(self._inherited, line)
         else:
             self._launch.announce(line)
+        self._at_once = self._launch.trial
         if self._stop_wanted:
             self._quiesce()
 
@@ -355,18 +359,19 @@ class Supervisor:
         program = self._launch.program
         if self._trial is not None or program is None or not self._is_serving("upgrade"):
             return
-        log.info("trying the version that is installed now")
+        log.info("trying the version that is installed now, to replace mpchat %s", __version__)
         try:
             self._trial = Trial(self._loop, program, self._end_trial)
         except OSError as error:
             log.error("no upgrade: %s", error)
 
     def _end_trial(self, trouble: str) -> None:
-        self._trial = None
+        assert self._trial is not None
+        self._tried, self._trial = self._trial.version, None
         if trouble:
             log.error("no upgrade: the version that is installed now does not come up: %s", trouble)
         else:
-            log.info("the version that is installed now comes up: it takes over")
+            log.info("mpchat %s comes up: it takes over from mpchat %s", self._tried, __version__)
             self._upgrading = True
 
     def _pause(self) -> None:
@@ -429,6 +434,8 @@ class Supervisor:
             workers=self._supervision.wanted,
             workers_configured=self._config.workers,
             address={"host": self._config.host, "port": self._config.port},
+            version=__version__,
+            tried=self._tried,
         )
 
     def _inherit(self, handover: Handover) -> None:
@@ -469,6 +476,16 @@ def _keep(config: Config, fixed: Mapping[str, Any]) -> Config:
     if changed:
         log.warning("cannot be changed while the server runs: %s", ", ".join(changed))
     return replace(config, **fixed)
+
+
+def _log_replaced(handover: Handover, ready: str) -> None:
+    """Say who we are now, and who we were."""
+    if not handover.tried:
+        log.info("the program is not replaced, mpchat %s goes on: %s", __version__, ready)
+        return
+    log.info("the program is replaced: %s by %s: %s", handover.version, __version__, ready)
+    if handover.tried != __version__:
+        log.error("what runs now is not what was tried: %s, not %s", __version__, handover.tried)
 
 
 def _make_policy(config: Config) -> Policy:

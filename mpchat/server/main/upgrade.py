@@ -1,9 +1,10 @@
 """Upgrade in place: this program is replaced by the version that is installed now, in the same process.
 
 Owns the trial of that version, and the *handover*: what the old program leaves to the new one. Before anything else the
-new version is tried, as a server of its own on a port of its own: when it does not come up, nothing happens. Then the
-old program stops all workers at the same entry of the log, has a snapshot made of exactly that state, and executes the
-new one: same process, same descriptors, same clients. What clients had not taken yet lies in the ledger's carry.
+new version is tried, as a server of its own on a port of its own: unless it says that it came up, and which version it
+is, nothing happens. Then the old program stops all workers at the same entry of the log, has a snapshot made of exactly
+that state, and executes the new one: same process, same descriptors, same clients. What clients had not taken yet lies
+in the ledger's carry.
 
 The handover is plain JSON in memory that no name leads to; `FORMAT` changes with what it means, and the trial is told
 the format, so that a version that cannot read it is never started.
@@ -16,10 +17,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from mpchat.bus.contract import Snapshot
 from mpchat.chat.entries import VERSION as ENTRIES_VERSION
@@ -28,6 +29,7 @@ from mpchat.chat.replica import SNAPSHOT_VERSION
 from mpchat.errors import ServeError
 from mpchat.server.ledger import Shape
 from mpchat.server.main import signals
+from mpchat.server.main.program import Program
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workerprocess import Held
 from mpchat.sharedmemory import make_memory
@@ -42,6 +44,9 @@ TRIAL_SECONDS = 30.0
 
 LAST_SECONDS = 1.0
 """How long it may take to end when it has closed its output."""
+
+TRIAL_PASSED = "the trial is passed by mpchat "
+"""The last line that a version on trial writes when it has come up and ended, with the version behind it."""
 
 TRIAL_OUTPUT = 4096
 """Bytes kept of what it says, the last ones."""
@@ -60,25 +65,24 @@ class Handover:
     workers_configured: int
     address: dict[str, Any]
     """The host and port that were configured."""
+    version: str
+    """Of the program that leaves it."""
+    tried: str
+    """The version that has passed the trial; empty when it could not be executed, and we are still who we were."""
 
     @property
     def descriptors(self) -> list[int]:
         return [self.listener, *self.ledger, *(held.descriptor for held in self.clients.values())]
 
 
-class Program(NamedTuple):
-    """How this program is started, in the version that is installed then."""
-
-    command: list[str]
-    environment: Mapping[str, str]
-
-
 class Trial:
-    """The new version, on trial. `done` is called once: with why it will not do, or with nothing if it came up."""
+    """The new version, on trial. `done` is called once: with why it will not do, or with nothing if it says that it
+    came up; `version` is then what it says that it is."""
 
     def __init__(self, loop: WaitLoop, program: Program, done: Callable[[str], None]) -> None:
         self._loop = loop
         self._done = done
+        self.version = ""
         self._said: deque[int] = deque(maxlen=TRIAL_OUTPUT)
         self._process = subprocess.Popen(
             [*program.command, "--trial", FORMAT],
@@ -86,6 +90,7 @@ class Trial:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=program.environment,
+            cwd=program.directory,
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
@@ -115,19 +120,17 @@ class Trial:
                 self._process.wait(LAST_SECONDS)
             code = self._process.poll()
             last = bytes(self._said).decode(errors="replace").strip().rpartition("\n")[2]
-            self._end("" if code == 0 else f"it ended with {code}: {last}")
+            if code == 0 and last.startswith(TRIAL_PASSED):
+                self.version = last.removeprefix(TRIAL_PASSED)
+                self._end("")
+            elif code == 0:
+                self._end(f"it does not say that it came up: {last}")
+            else:
+                self._end(f"it ended with {code}: {last}")
 
     def _end(self, trouble: str) -> None:
         self.close()
         self._done(trouble)
-
-
-def current_program(environment: Mapping[str, str]) -> Program:
-    """How this program was started, in this environment, without what an earlier upgrade put behind it."""
-    words = [sys.executable, *sys.orig_argv[1:]]
-    if "--inherit" in words:
-        del words[words.index("--inherit") :]
-    return Program(words, environment)
 
 
 def execute(handover: Handover, program: Program) -> None:
@@ -143,6 +146,8 @@ def execute(handover: Handover, program: Program) -> None:
             os.set_inheritable(number, True)
         sys.stdout.flush()
         sys.stderr.flush()
+        if program.directory is not None:
+            os.chdir(program.directory)
         words = [*program.command, "--inherit", str(descriptor)]
         os.execve(words[0], words, program.environment)
     except OSError as error:
@@ -180,6 +185,8 @@ def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
         "workers": handover.workers,
         "workers_configured": handover.workers_configured,
         "address": handover.address,
+        "version": handover.version,
+        "tried": handover.tried,
     }
 
 
@@ -196,6 +203,8 @@ def _unpack(packed: dict[str, Any]) -> Handover:
         workers=packed["workers"],
         workers_configured=packed["workers_configured"],
         address=packed["address"],
+        version=packed["version"],
+        tried=packed["tried"],
     )
 
 

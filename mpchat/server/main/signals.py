@@ -7,23 +7,25 @@ blocked, between two programs of the same process, is seen by the second.
 
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mpchat.lifeline import MAINS_SIGNALS
 from mpchat.server.main.waitloop import WaitLoop
 
 
 class Signals:
-    """Catches them from `__init__` until `restore`."""
+    """Catches MAINS_SIGNALS, and those in `more`, from `__init__` until `restore`."""
 
-    def __init__(self, loop: WaitLoop, react: Callable[[signal.Signals], None]) -> None:
+    def __init__(
+        self, loop: WaitLoop, react: Callable[[signal.Signals], None], more: Iterable[signal.Signals] = ()
+    ) -> None:
         self._loop = loop
         self._react = react
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._noted: dict[int, None] = {}
-        self._before = {number: signal.signal(number, self._note) for number in MAINS_SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in {*MAINS_SIGNALS, *more}}
         # When it is full, the loop is about to wake up anyway.
         self._descriptor_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         loop.watch(self._reader, lambda events: self._read())

@@ -37,6 +37,7 @@ from mpchat.server.main import signals
 from mpchat.server.main.acceptor import Acceptor
 from mpchat.server.main.capacity import SLOTS, fit, plan_shape
 from mpchat.server.main.listener import Listener
+from mpchat.server.main.orphans import is_first_process, reap_orphans
 from mpchat.server.main.program import Program
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
@@ -147,6 +148,7 @@ class Supervisor:
             on_started=self._see_sequencer,
             on_ended=self._workforce.disconnect,
         )
+        self._is_first = is_first_process()
         self._phase = _Phase.STARTING
         self._trial: Trial | None = None
         self._tried = ""  # the version that was on trial last, if it has passed
@@ -165,7 +167,7 @@ class Supervisor:
             return self._run()
 
     def _run(self) -> Handover | None:
-        caught = signals.Signals(self._loop, self._react)
+        caught = signals.Signals(self._loop, self._react, {signal.SIGCHLD} if self._is_first else ())
         try:
             if self._inherited is not None:
                 self._inherit(self._inherited)
@@ -209,6 +211,8 @@ class Supervisor:
         if self._trial is not None:
             self._trial.look(now)
         self._sequencing.look(now)
+        if self._is_first:
+            reap_orphans(self._list_children())
         match self._phase:
             case _Phase.STARTING:
                 self._follow_plan(now)
@@ -231,6 +235,11 @@ class Supervisor:
                 if now >= self._phase_by:
                     log.warning("stopping takes too long: ending %d workers", len(self._workforce.workers))
                     self._at_once = True
+
+    def _list_children(self) -> set[int]:
+        """The processes that we have started, and are to wait for."""
+        children = {worker.pid for worker in self._workforce.workers.values()} | {self._sequencing.pid}
+        return children if self._trial is None else children | {self._trial.pid}
 
     def _follow_plan(self, now: float) -> None:
         for action in self._supervision.plan(now, self._sequencing.is_up):
@@ -277,6 +286,8 @@ class Supervisor:
 
     def _react(self, number: signal.Signals) -> None:
         match number:
+            case signal.SIGCHLD:
+                pass  # the loop has woken up, and looks after orphans each time
             case signal.SIGUSR1:
                 self._log_status()
             case signal.SIGHUP:

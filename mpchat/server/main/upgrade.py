@@ -98,6 +98,10 @@ class Trial:
         self.deadline = time.monotonic() + TRIAL_SECONDS
         loop.watch(self._output, lambda events: self._read())
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def look(self, now: float) -> None:
         """End it when it takes too long."""
         if now >= self.deadline:

@@ -18,6 +18,7 @@ from mpchat.config import Config
 from mpchat.server.ledger import FreePages, Ledger
 from mpchat.server.main.admission import Admission
 from mpchat.server.main.listener import Arrival, Listener, Shortage
+from mpchat.server.main.rejections import INTERVAL, Rejections
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workerprocess import Held
 from mpchat.wire.line import encode_problem
@@ -47,6 +48,7 @@ class Acceptor:
         self._ledger = ledger
         self._free_pages = FreePages(ledger.shape.pages)
         self._admission = Admission(config.max_clients, config.max_per_address, config.exempt)
+        self._rejections = Rejections()
         self._taker: Taker | None = None
         self._not_before: float | None = None
 
@@ -62,6 +64,7 @@ class Acceptor:
     def watch(self, taker: Taker | None, now: float) -> None:
         """Accept, for this taker; or do not."""
         self._taker = taker
+        self._report_rejections(now)
         if self._not_before is not None and now >= self._not_before:
             self._not_before = None
         if taker is not None and self._not_before is None:
@@ -71,10 +74,14 @@ class Acceptor:
 
     def deadline(self) -> float:
         """When `watch` may have to be called again though nothing has happened."""
-        return float("inf") if self._not_before is None else self._not_before
+        if self._taker is None:
+            return float("inf")
+        return min(self._rejections.deadline(), float("inf") if self._not_before is None else self._not_before)
 
     def stop(self) -> None:
         """Take nobody in any more: who comes is refused by the system."""
+        self._taker = None
+        self._report_rejections(float("inf"))
         self._loop.unwatch(self._listener)
         self._listener.close()
 
@@ -108,12 +115,17 @@ class Acceptor:
         try:
             self._admission.admit(arrival.address)
         except Refusal as refusal:
-            log.warning("%s refused: %s", arrival.address, refusal.problem.name.lower())
+            if self._rejections.add(arrival.address, time.monotonic()):
+                log.warning("%s refused: %s", arrival.address, refusal.problem.name.lower())
             turn_away(arrival.socket, refusal)
             return
         # 128 random bits: unique without asking anybody, and no name that is ever used again.
         held = Held(arrival.socket.detach(), arrival.address, self._free_pages.take())
         taker.place(secrets.token_bytes(16), held)
+
+    def _report_rejections(self, now: float) -> None:
+        for address, count in self._rejections.take(now):
+            log.warning("%s refused: %d times more within %g s", address, count, INTERVAL)
 
 
 def turn_away(client: socket.socket, refusal: Refusal) -> None:

@@ -37,19 +37,19 @@ class Admission:
         """A client comes from `address` (as the kernel says it). Raises Refusal when it may not come in."""
         if self.clients >= self._max_clients:
             raise Refusal(Problem.SERVER_FULL, str(self._max_clients))
-        if self._counts(address) and self._by_address[_address_key(address)] >= self._max_per_address:
+        if self._counts(address) and self._by_address[address_key(address)] >= self._max_per_address:
             raise Refusal(Problem.ADDRESS_FULL, str(self._max_per_address))
         self.restore(address)
 
     def restore(self, address: str) -> None:
         """A client that is in already, whatever the limits."""
         self._clients += 1
-        self._by_address[_address_key(address)] += 1
+        self._by_address[address_key(address)] += 1
 
     def leave(self, address: str) -> None:
         """A client that was admitted from `address` has gone."""
         self._clients -= 1
-        key = _address_key(address)
+        key = address_key(address)
         self._by_address[key] -= 1
         if not self._by_address[key]:
             del self._by_address[key]
@@ -69,7 +69,8 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return parsed
 
 
-def _address_key(address: str) -> str:
+def address_key(address: str) -> str:
+    """What addresses of one household or attacker have in common."""
     parsed = _parse(address)
     if parsed.version == 4:
         return str(parsed)

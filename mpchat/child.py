@@ -22,13 +22,13 @@ from typing import NoReturn
 
 from mpchat.errors import ForkError
 from mpchat.lifeline import MAINS_SIGNALS, die_with_main, tie_to_main
+from mpchat.logs import log_descriptors
+from mpchat.output import STANDARD
 
 log = logging.getLogger(__name__)
 
 END_SECONDS = 5.0
 """How long a process that was killed may take to end: it may have much memory to give back, or wait for a disk."""
-
-STANDARD_DESCRIPTORS = (0, 1, 2)
 
 DESCRIPTORS_MOST = 1 << 20
 """No descriptor is larger, unless the hard limit is: the default of fs.nr_open (proc(5))."""
@@ -80,7 +80,7 @@ class Child:
 def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
     """Fork a process that calls `run` and ends with the exit code that it returns, or with 1 if it raises.
 
-    Of this process's descriptors it has the standard ones and those in `keep`. Raises ForkError.
+    Of this process's descriptors it has the standard ones, the log's and those in `keep`. Raises ForkError.
     """
     pipes: list[int] = []
     try:
@@ -92,7 +92,7 @@ def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
         try:
             pid = os.fork()
             if pid == 0:
-                _be_child(run, {*STANDARD_DESCRIPTORS, *keep, running, lifeline}, lifeline)
+                _be_child(run, {*STANDARD, *log_descriptors(), *keep, running, lifeline}, lifeline)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except (OSError, MemoryError) as error:

@@ -221,6 +221,8 @@ def mapped_files(process: psutil.Process) -> set[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     # A run inside a run (test_leaks.py) appends, so that its processes are known to both.
     os.environ[RUN_MARK] = f"{os.environ.get(RUN_MARK, '')}/{uuid.uuid4().hex}"
+    # It would hide what a buffer keeps until the end of a process.
+    os.environ.pop("PYTHONUNBUFFERED", None)
     # A shell ignores INT in what it runs in the background, and so would all that is started from here (POSIX, sh,
     # "Asynchronous Lists").
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -18,26 +18,28 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mpchat"
 
-BELOW_SERVER = {"", "errors", "config", "lifeline", "child", "sharedmemory", "chat", "wire", "bus"}
+BELOW_SERVER = {"", "errors", "config", "output", "logs", "lifeline", "child", "sharedmemory", "chat", "wire", "bus"}
 # What the modules of each part may import of mpchat, besides those of their own part. A part is what follows
 # "mpchat." in a module's name; "" is the package itself, which has the version and nothing else. "server" is what
 # its two sides share.
 ALLOWED_PARTS: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
+    "output": set(),
+    "logs": {"", "errors", "output"},
     "lifeline": set(),
-    "child": {"", "errors", "lifeline"},
+    "child": {"", "errors", "output", "logs", "lifeline"},
     "sharedmemory": set(),
     "processors": set(),
     "config": {"", "errors"},
     "chat": {"", "errors"},
     "wire": {"", "errors", "chat"},
-    "bus": {"", "errors", "config", "child", "sharedmemory", "chat", "wire"},
+    "bus": {"", "errors", "config", "child", "logs", "sharedmemory", "chat", "wire"},
     "server": BELOW_SERVER,
     "server.worker": BELOW_SERVER | {"server"},
     "server.main": BELOW_SERVER | {"server", "server.worker"},
-    "client": {"", "errors", "chat", "wire", "bus"},
-    "cli": {"", "errors", "config", "processors", "chat", "wire", "bus", "server.main"},
+    "client": {"", "errors", "output", "chat", "wire", "bus"},
+    "cli": {"", "errors", "config", "output", "logs", "processors", "chat", "wire", "bus", "server.main"},
     "__main__": {"", "cli"},
 }
 PURE_PARTS = {"chat", "wire"}

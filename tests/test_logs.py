@@ -1,34 +1,47 @@
-"""Logging: whatever is logged, what comes on standard error are whole lines that harm no terminal."""
+"""Logging: whatever is logged, what comes out are whole lines that harm no terminal, and logging harms nobody."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpchat.server.logs import start_logging
+from mpchat.errors import ConfigError
+from mpchat.logs import (
+    check_log_file,
+    log_descriptors,
+    reopen_log,
+    report_lost_lines,
+    set_log_level,
+    start_logging,
+)
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 log = logging.getLogger("mpchat.server.worker.worker")
 
 
 @pytest.fixture(autouse=True)
-def _root_is_put_back() -> Iterator[None]:
+def _logging_is_put_back() -> Iterator[None]:
     root = logging.getLogger("mpchat")
-    before = root.handlers[:], root.level, root.propagate
+    before = root.handlers[:], root.level, root.propagate, logging.lastResort
     yield
-    root.handlers[:], root.level, root.propagate = before
+    for handler in root.handlers:
+        if handler not in before[0]:
+            handler.close()
+    root.handlers[:], root.level, root.propagate, logging.lastResort = before
 
 
-def test_a_line_says_when_who_how_bad_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_says_when_who_how_bad_and_what(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("worker-0", "info")
     log.info("%s has %d clients", "alice", 3)
     log.warning("careful")
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     first, second = said.err.splitlines()
     assert re.fullmatch(f"{STAMP} worker-0 INFO alice has 3 clients", first)
     assert re.fullmatch(f"{STAMP} worker-0 WARNING careful", second)
@@ -36,18 +49,18 @@ def test_a_line_says_when_who_how_bad_and_what(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_the_level(level: str, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_level(level: str, count: int, capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", level)
     for say in (log.debug, log.info, log.warning, log.error):
         say("x")
-    assert len(capsys.readouterr().err.splitlines()) == count
+    assert len(capfd.readouterr().err.splitlines()) == count
 
 
-def test_started_twice_it_says_things_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_started_twice_it_says_things_once(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     start_logging("worker-0", "info")
     log.info("x")
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -63,47 +76,321 @@ def test_started_twice_it_says_things_once(capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_what_is_not_printable_is_written_as_python_writes_it(
-    text: str, shown: str, capsys: pytest.CaptureFixture[str]
+    text: str, shown: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     start_logging("main", "info")
     log.info("%s", text)
     log.info(text)
-    assert [line.partition(" INFO ")[2] for line in capsys.readouterr().err.split("\n")] == [shown, shown, ""]
+    assert [line.partition(" INFO ")[2] for line in capfd.readouterr().err.split("\n")] == [shown, shown, ""]
 
 
-def test_a_traceback_keeps_its_lines_and_each_of_them_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_keeps_its_lines_and_each_of_them_is_harmless(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     try:
         raise ValueError("bad \x1b[2J\nforged line")
     except ValueError:
         log.exception("a fault of ours")
-    head, *middle, before_last, last = capsys.readouterr().err.splitlines()
+    head, *middle, before_last, last = capfd.readouterr().err.splitlines()
     assert head.endswith(" main ERROR a fault of ours")
     assert middle[0] == "Traceback (most recent call last):"
     assert (before_last, last) == (r"ValueError: bad \x1b[2J", "forged line")
 
 
-def test_times_are_utc(capsys: pytest.CaptureFixture[str]) -> None:
+def test_times_are_utc(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     record = log.makeRecord(log.name, logging.INFO, "", 0, "x", (), None)
     record.created, record.msecs = 86_399.25, 250.0
     log.handle(record)
-    assert capsys.readouterr().err == "1970-01-01T23:59:59.250Z main INFO x\n"
+    assert capfd.readouterr().err == "1970-01-01T23:59:59.250Z main INFO x\n"
 
 
-def test_a_stack_is_harmless_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stack_is_harmless_too(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     exec(compile("log.info('here', stack_info=True)", "evil\x1b[2J.py", "exec"), {"log": log})
-    stack = capsys.readouterr().err
+    stack = capfd.readouterr().err
     assert r'File "evil\x1b[2J.py", line 1' in stack
     assert stack.replace("\n", "").isprintable()
 
 
 @given(st.text(st.characters(), max_size=50))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nothing_but_its_own_end_is_a_control_character(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_nothing_but_its_own_end_is_a_control_character(capfd: pytest.CaptureFixture[str], text: str) -> None:
     start_logging("main", "info")
     log.info("%s", text)
-    line = capsys.readouterr().err
+    line = capfd.readouterr().err
     assert line.endswith("\n")
     assert line[:-1].isprintable()
+
+
+def test_another_level(capfd: pytest.CaptureFixture[str]) -> None:
+    start_logging("main", "error")
+    log.info("unseen")
+    set_log_level("info")
+    log.info("seen")
+    start_logging("main")
+    log.info("still")
+    assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == ["seen", "still"]
+
+
+def test_a_line_that_cannot_be_made_is_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+    start_logging("main", "info")
+    log.info("%d clients", "three")
+    log.info("next")
+    first, second = capfd.readouterr().err.splitlines()
+    assert f" main ERROR a log line cannot be made: TypeError at {__file__}:" in first
+    assert second.endswith(" main INFO next")
+
+
+def test_what_libraries_say_goes_the_same_way(capfd: pytest.CaptureFixture[str]) -> None:
+    start_logging("main", "info")
+    library = logging.getLogger("a.library")
+    root = logging.getLogger()
+    handlers, root.handlers[:] = root.handlers[:], []  # those of pytest
+    try:
+        library.info("unseen")
+        library.warning("seen")
+    finally:
+        root.handlers[:] = handlers
+    assert re.fullmatch(f"{STAMP} main WARNING seen\n", capfd.readouterr().err)
+
+
+# --- what cannot be written ---------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> list[str]:
+    return [line.partition("Z ")[2] for line in path.read_text().splitlines()]
+
+
+def read_now(descriptor: int) -> list[str]:
+    """The lines that wait in a pipe, without their times."""
+    data = os.read(descriptor, 1 << 20).decode()
+    assert data.endswith("\n")
+    return [line.partition("Z ")[2] for line in data.splitlines()]
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """A log file that is a FIFO, and the end that reads it, when the test does."""
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    yield str(path), reader
+    os.close(reader)
+
+
+def test_what_nobody_reads_is_counted_and_the_count_comes_first(fifo: tuple[str, int]) -> None:
+    path, reader = fifo
+    start_logging("main", "info", path)
+    for number in range(2000):
+        log.info("%s %d", "x" * 100, number)
+    kept = read_now(reader)
+    assert kept == [f"main INFO {'x' * 100} {number}" for number in range(len(kept))]
+    log.info("room again")
+    assert read_now(reader) == [
+        f"main WARNING {2000 - len(kept)} log lines could not be written",
+        "main INFO room again",
+    ]
+
+
+def test_the_count_is_told_though_nothing_else_is(fifo: tuple[str, int]) -> None:
+    path, reader = fifo
+    start_logging("main", "error", path)
+    for _ in range(2000):
+        log.error("x" * 100)
+    report_lost_lines()
+    kept = len(read_now(reader))
+    report_lost_lines()
+    report_lost_lines()
+    assert read_now(reader) == [f"main WARNING {2000 - kept} log lines could not be written"]
+
+
+def test_a_reader_that_is_gone_harms_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    start_logging("main", "info", str(path))
+    os.close(reader)
+    log.info("one")
+    log.info("two")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log.info("three")
+    assert read_now(reader) == ["main WARNING 2 log lines could not be written", "main INFO three"]
+    os.close(reader)
+
+
+def test_nothing_is_raised_by_a_full_disk() -> None:
+    start_logging("main", "info", "/dev/full")
+    log.info("one")
+    try:
+        raise ValueError
+    except ValueError:
+        log.exception("two")
+    report_lost_lines()
+
+
+# --- a log file ---------------------------------------------------------------------------------------------
+
+
+def test_a_log_file_is_added_to(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    start_logging("main", "info", str(path))
+    log.info("after")
+    assert re.fullmatch(f"before\n{STAMP} main INFO after\n", path.read_text())
+    assert capfd.readouterr().err == ""
+
+
+def test_a_log_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    start_logging("main", "info", str(path))
+    log.info("one")
+    path.rename(tmp_path / "log.1")
+    log.info("two")
+    reopen_log()
+    log.info("three")
+    assert read_lines(tmp_path / "log.1") == ["main INFO one", "main INFO two"]
+    assert read_lines(path) == ["main INFO the log file is opened anew", "main INFO three"]
+
+
+def test_when_it_cannot_be_opened_anew_the_old_one_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    start_logging("main", "info", str(folder / "log"))
+    folder.rename(tmp_path / "moved")
+    reopen_log()
+    log.info("goes on")
+    first, second = read_lines(tmp_path / "moved" / "log")
+    assert first.startswith("main ERROR the log file cannot be opened, logging goes on where it was: [Errno 2] ")
+    assert second == "main INFO goes on"
+    folder.mkdir()
+    reopen_log()
+    assert read_lines(folder / "log") == ["main INFO the log file is opened anew"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
+def test_what_cannot_be_opened_is_bad_configuration(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "log"
+    make(path)
+    for open_log in (check_log_file, lambda name: start_logging("main", "info", name)):
+        with pytest.raises(ConfigError, match=f"log_file = {path}: "):
+            open_log(str(path))
+
+
+def test_unless_the_start_must_not_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "folder" / "log"
+    start_logging("main", "info", str(path), insist=False)
+    log.info("here")
+    first, second = capfd.readouterr().err.splitlines()
+    assert " main ERROR the log file cannot be opened, logging goes on where it was: [Errno 2] " in first
+    assert second.endswith(" main INFO here")
+    path.parent.mkdir()
+    reopen_log()
+    log.info("there")
+    assert read_lines(path) == ["main INFO the log file is opened anew", "main INFO there"]
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_log_file_there_is_nothing_to_open_anew(capfd: pytest.CaptureFixture[str]) -> None:
+    start_logging("main", "info")
+    reopen_log()
+    check_log_file("")
+    assert capfd.readouterr().err == ""
+    assert log_descriptors() == []
+
+
+# --- forked children ----------------------------------------------------------------------------------------
+
+
+class Child:
+    """A forked process that does the next thing whenever it is told to."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        self._done, done = os.pipe()
+        go, self._go = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            code = 1
+            try:
+                os.close(self._go)
+                for step in steps:
+                    os.read(go, 1)
+                    step()
+                    os.write(done, b"x")
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(done)
+        os.close(go)
+
+    def go(self) -> None:
+        """Have it do the next thing, and wait until it has."""
+        os.write(self._go, b"x")
+        assert os.read(self._done, 1) == b"x"
+
+    def end(self) -> None:
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self._done)
+        os.close(self._go)
+        assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_forked_child_logs_to_the_same_file_though_it_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    start_logging("main", "warning", str(folder / "log"))
+    folder.rename(tmp_path / "moved")
+    child = Child(lambda: start_logging("worker-0"), lambda: log.info("unseen"), lambda: log.warning("there"))
+    for _ in range(3):
+        child.go()
+    child.end()
+    assert read_lines(tmp_path / "moved" / "log") == ["worker-0 WARNING there"]
+
+
+def test_a_child_follows_main_to_the_new_file_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    start_logging("main", "info", str(path))
+    kept = log_descriptors()
+    quiet = Child(lambda: start_logging("quiet"), report_lost_lines)
+    busy = Child(lambda: start_logging("busy"), lambda: log.info("new"))
+    quiet.go()
+    busy.go()
+    path.rename(tmp_path / "log.1")
+    reopen_log()
+    assert log_descriptors() == kept, "what children have to keep does not change"
+    quiet.go()
+    busy.go()
+    quiet.end()
+    busy.end()
+    assert read_lines(path) == ["main INFO the log file is opened anew", "busy INFO new"]
+    assert read_lines(tmp_path / "log.1") == []
+
+
+def test_a_child_that_cannot_follow_stays_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    start_logging("main", "info", str(path))
+    child = Child(lambda: log.info("one"), lambda: log.info("two"), lambda: log.info("three"))
+    path.rename(tmp_path / "log.1")
+    reopen_log()
+    path.unlink()
+    path.mkdir()
+    for _ in range(3):
+        child.go()
+    child.end()
+    first, *others = read_lines(tmp_path / "log.1")
+    assert first.startswith("main ERROR the log file cannot be opened, logging goes on where it was: [Errno 21] ")
+    assert others == ["main INFO one", "main INFO two", "main INFO three"], "and says so once"
+
+
+def test_what_main_has_lost_its_children_do_not_tell(fifo: tuple[str, int]) -> None:
+    path, reader = fifo
+    start_logging("main", "info", path)
+    for _ in range(2000):
+        log.info("x" * 100)
+    child = Child(lambda: start_logging("worker-0"), lambda: log.info("worker"))
+    kept = len(read_now(reader))
+    child.go()
+    child.go()
+    assert read_now(reader) == ["worker-0 INFO worker"]
+    child.end()
+    log.info("main")
+    assert read_now(reader) == [f"main WARNING {2000 - kept} log lines could not be written", "main INFO main"]

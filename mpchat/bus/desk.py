@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from mpchat.bus.contract import LogError
 from mpchat.bus.memory import MemoryLog
+from mpchat.logs import report_lost_lines
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +189,7 @@ class Desk:
         timeout: float | None = None
         while True:
             timeout = self.turn(timeout)
+            report_lost_lines()
 
     def turn(self, timeout: float | None) -> float | None:
         """Wait so many seconds (None: for ever) for something to happen, and see to it; give the next timeout."""

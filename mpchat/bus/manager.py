@@ -34,6 +34,7 @@ from mpchat.bus.desk import Desk
 from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
 from mpchat.child import Child, start_child
+from mpchat.logs import start_logging
 
 log = logging.getLogger(__name__)
 
@@ -343,6 +344,7 @@ class Sequencer:
 
 def _run_log_server(listens_at: str, journal: Journal | None, bounds: dict[str, Any], own: socket.socket) -> int:
     """What the sequencer's process does. Main is told over its link why it cannot."""
+    start_logging("sequencer")
     try:
         source = MemoryLog(journal=journal, **bounds)
     except LogError as error:

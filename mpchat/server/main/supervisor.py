@@ -31,8 +31,8 @@ from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
 from mpchat.config import FIXED, Config
 from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame_system
+from mpchat.logs import report_lost_lines, set_log_level, start_logging
 from mpchat.server.ledger import Ledger
-from mpchat.server.logs import start_logging
 from mpchat.server.main import signals
 from mpchat.server.main.acceptor import Acceptor
 from mpchat.server.main.capacity import SLOTS, fit, plan_shape
@@ -201,6 +201,7 @@ class Supervisor:
         self._loop.wait(min(deadlines) - time.monotonic(), self._look)
 
     def _look(self) -> None:
+        report_lost_lines()
         now = time.monotonic()
         self._supervision.looked(now)
         self._sequencing.looked(now)
@@ -347,7 +348,7 @@ class Supervisor:
         if config.workers != self._config.workers:
             self._supervision.want(config.workers)
         self._config = self._workforce.config = config
-        start_logging("main", config.log_level)
+        set_log_level(config.log_level)
         self._acceptor.change(config)
         self._supervision.change(_make_policy(config))
         self._sequencing.change(config.beat_timeout)

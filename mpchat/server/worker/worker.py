@@ -26,6 +26,7 @@ from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
 from mpchat.config import Config
 from mpchat.errors import MpchatError
+from mpchat.logs import report_lost_lines, start_logging
 from mpchat.server.control import (
     NO_LOG,
     Beat,
@@ -51,7 +52,6 @@ from mpchat.server.control import (
     in_chunks,
 )
 from mpchat.server.ledger import Ledger
-from mpchat.server.logs import start_logging
 from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.client import Client, Start
 from mpchat.server.worker.fanout import Fanout
@@ -203,6 +203,7 @@ class Worker:
         self._fail(context.get("exception") or RuntimeError(context["message"]))
 
     def _beat(self) -> None:
+        report_lost_lines()
         # A beat that is not read yet says as much as two.
         if not self._channel.backlog:
             self._post(Beat())

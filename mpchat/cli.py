@@ -4,10 +4,12 @@ The one place that reads arguments and files. A value on the command line wins o
 """
 
 import argparse
+import logging
 import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ from typing import Any
 from mpchat import __version__
 from mpchat.config import LOG_LEVELS, WORKERS_MOST, Config
 from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, ServeError, blame_system
+from mpchat.output import Outlet, open_standard_descriptors, settle_standard_streams, unblock_standard_output
 from mpchat.processors import count_processors
+
+log = logging.getLogger(__name__)
 
 EXIT_CODES = """\
 exit codes: 0 fine, 1 failed while running, 2 usage, 3 does not come up, 4 cannot listen,
@@ -88,10 +93,19 @@ def read_config(arguments: Sequence[str] | None = None) -> Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop; give the exit code."""
+    """Run the server until it is told to stop; give the exit code. Exits with 2 for a wrong usage."""
+    open_standard_descriptors()
+    try:
+        return _run(arguments)
+    finally:
+        settle_standard_streams()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = build_parser().parse_args(arguments)
     try:
         config = read_config(arguments)
+        unblock_standard_output()
         if "trial" in given:
             _try(config, given.trial)
         else:
@@ -104,6 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(3, error)
     except MpchatError as error:
         return _fail(1, error)
+    except Exception:
+        # Not left to the interpreter, whose exit code is 120 when it cannot print this.
+        log.exception("a fault of ours ends the server")
+        return 1
     return 0
 
 
@@ -143,17 +161,18 @@ def _try(config: Config, wanted: str) -> None:
 
 def _announce(line: str) -> None:
     """Say on standard output that the server is ready: the one line there ever is. Nobody has to listen."""
-    try:
-        # Which does nothing, as it should, when there is no standard output.
-        print(line, flush=True)  # noqa: T201 - this is what standard output is for
-    except OSError:
-        # A reader that is gone. What Python still holds would raise again at the exit of the process.
-        sys.stdout = None
+    _tell(1, line)
 
 
 def _fail(code: int, error: MpchatError) -> int:
-    sys.stderr.write(f"mpchat-server: {error}\n")
+    _tell(2, f"mpchat-server: {error}")
     return code
+
+
+def _tell(descriptor: int, line: str) -> None:
+    """Write a line if somebody takes it."""
+    with suppress(OSError):
+        Outlet(descriptor).write(f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _auto_workers() -> int:

@@ -150,9 +150,9 @@ def test_wrong_usage_ends_with_2(arguments: list[str], words: str, capsys: pytes
         (["--exempt", "10.0.0.1/8"], "exempt: 10.0.0.1/8 has host bits set"),
     ],
 )
-def test_a_bad_configuration_ends_with_78(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_configuration_ends_with_78(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 78
-    assert capsys.readouterr().err == f"mpchat-server: {words}\n"
+    assert capfd.readouterr().err == f"mpchat-server: {words}\n"
 
 
 @pytest.mark.parametrize(("option", "words"), [("--version", f"mpchat {__version__}\n"), ("--help", "usage: ")])

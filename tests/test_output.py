@@ -1,17 +1,29 @@
-"""Output that cannot be written: nobody waits for it."""
+"""Output that cannot be written, or whose writing is a signal: the server serves, ends and says why all the same."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import pty
+import re
+import select
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
+from server import DEADLINE, ROOT, SERVER, WELCOME, Chatter, eventually, run_mpchat, running_server
 
 from mpchat.output import PIECE, Outlet
+
+CLIENT = (sys.executable, "-m", "mpchat.client")
 
 
 # --- an outlet ----------------------------------------------------------------------------------------------
@@ -112,3 +124,274 @@ def test_a_descriptor_that_is_closed_raises_when_it_is_written(pipe: tuple[int, 
     os.close(closed)
     with pytest.raises(OSError, match="Bad file descriptor"):
         Outlet(closed).write(b"x\n")
+
+
+# --- the commands: exit codes -------------------------------------------------------------------------------
+
+BROKEN = (">/dev/full", "2>/dev/full", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-")
+"""What a shell can do to the standard descriptors."""
+
+
+def run_broken(command: Sequence[str], broken: str) -> subprocess.CompletedProcess[str]:
+    return run_mpchat(*command, command=("sh", "-c", f'exec "$@" {broken}', "sh"))
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ((*SERVER, "--help"), 0),
+        ((*SERVER, "--version"), 0),
+        ((*SERVER, "--bogus"), 2),
+        ((*SERVER, "--workers", "0"), 78),
+        ((*SERVER, "--host", "192.0.2.1", "--port", "0"), 4),
+        ((*CLIENT, "--help"), 0),
+        ((*CLIENT, "--version"), 0),
+        ((*CLIENT, "--bogus"), 2),
+        ((*CLIENT, "127.0.0.1:1"), 1),
+    ],
+    ids=lambda value: " ".join(value[2:]) if isinstance(value, tuple) else "",
+)
+def test_exit_codes_stay_what_they_are(command: Sequence[str], code: int, broken: str) -> None:
+    assert run_broken(command, broken).returncode == code
+
+
+# --- a server whose output is broken ------------------------------------------------------------------------
+
+
+class Started:
+    """A server with standard descriptors of the test's choice, whose port answers."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    def lines(self) -> list[str]:
+        """The log, if it is a file."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def expect_log(self, part: str, count: int = 1) -> str:
+        def find() -> list[str]:
+            return [line for line in self.lines() if part in line]
+
+        eventually(lambda: len(find()) >= count, f"{count} times {part!r} in {self.lines()}", 3 * DEADLINE)
+        return find()[count - 1]
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    @contextmanager
+    def chat(self, name: str) -> Iterator[Chatter]:
+        found: list[Chatter] = []
+
+        def enter() -> bool:
+            found.append(Chatter("127.0.0.1", self.port))
+            if found[-1].expect_start("") == WELCOME:
+                return True
+            found.pop().close()  # the one who was there before is still being seen off
+            return False
+
+        eventually(enter, f"{name} is let in")
+        with closing(found[-1]) as chatter:
+            chatter.say(name)
+            chatter.expect_start(f"* Hello, {name}. ")
+            yield chatter
+
+    def stop(self) -> None:
+        children = self.children()
+        self.process.terminate()
+        assert self.process.wait(2 * DEADLINE) == 0, self.lines()
+        eventually(lambda: not any(child.is_running() for child in children), "all children have ended")
+
+
+@contextmanager
+def started(broken: str, *options: str, log: Path, output: int | None = None) -> Iterator[Started]:
+    """A server, started by a shell that breaks its standard descriptors, with a log file at `log`; or with this
+    descriptor for standard output and error, and no log file."""
+    port = free_port()
+    words = [*SERVER, "--port", str(port), "--workers", "1", *options]
+    if output is None:
+        words += ["--log-file", str(log)]
+    with (
+        tempfile.TemporaryDirectory(prefix="mpc") as folder,
+        subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {broken}', "sh", *words],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        ) as process,
+    ):
+        try:
+            server = Started(process, port, log)
+            wait_served(server)
+            yield server
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_served(server: Started) -> None:
+    """Wait until the server greets."""
+
+    def greets() -> bool:
+        assert server.process.poll() is None, server.lines()
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as client:
+                client.settimeout(DEADLINE)
+                return client.recv(1) == b"*"
+        except OSError:
+            return False
+
+    eventually(greets, f"the server serves; log: {server.lines()}", 3 * DEADLINE)
+
+
+def test_a_server_that_can_log_nowhere_serves_and_stops(tmp_path: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with started("", log=tmp_path / "log", output=full) as server, server.chat("alice") as alice:
+            server.process.send_signal(signal.SIGHUP)
+            alice.ask("/who", "* 1 in #lobby: alice")
+            alice.close()
+            server.stop()
+    finally:
+        os.close(full)
+
+
+def knock(port: int, times: int) -> None:
+    """Come so many times when the server is full, and wait until it has said so."""
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+            client.settimeout(DEADLINE)
+            while client.recv(1000):
+                pass
+
+
+@pytest.fixture(params=["pipe", "socket"])
+def unread(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """Two ends of what nobody reads, the second is written to; it takes little."""
+    if request.param == "pipe":
+        ends = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIECE)
+    else:
+        ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+        ends = ours.detach(), theirs.detach()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_main_waits_for_nobody_who_does_not_read_its_log(unread: tuple[int, int], tmp_path: Path) -> None:
+    reader, writer = unread
+    with started("", "--max-clients", "1", log=tmp_path / "log", output=writer) as server:
+        with server.chat("alice"):
+            for _ in range(100):
+                server.process.send_signal(signal.SIGUSR1)  # three lines
+                knock(server.port, 15)
+        server.stop()
+    lines = os.read(reader, 1 << 20).decode().splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT|mpchat ready on ", line)] == [], "none is torn"
+    assert os.get_blocking(writer), "others share it"
+
+
+def test_the_count_of_lost_lines_is_logged_when_there_is_room_again(unread: tuple[int, int], tmp_path: Path) -> None:
+    reader, writer = unread
+    with started("", log=tmp_path / "log", output=writer) as server:
+        for _ in range(40):
+            server.process.send_signal(signal.SIGUSR1)  # three lines
+            with server.chat("alice"):
+                pass  # main has seen the signal before
+        said = b""
+        while b" main WARNING " not in said:
+            assert select.select([reader], [], [], DEADLINE)[0], said
+            said += os.read(reader, 1 << 16)
+        assert re.search(rb" main WARNING \d+ log lines could not be written\n", said)
+        server.stop()
+
+
+def test_refusals_of_one_address_are_logged_once_and_counted() -> None:
+    with running_server("--max-clients", "1") as server:
+        server.chat("alice")
+        knock(server.port, 300)
+        server.expect_log("127.0.0.1 refused: server_full")
+        server.close_chatters()
+        server.stop()
+        refused = [line for line in server.stderr if "refused" in line]
+        assert len(refused) == 2, refused
+        assert "127.0.0.1 refused: 299 times more within 10 s" in refused[1]
+
+
+# --- a terminal ---------------------------------------------------------------------------------------------
+
+SHELL = """
+import fcntl, os, signal, subprocess, sys, termios
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+modes = termios.tcgetattr(0)
+modes[3] |= termios.TOSTOP
+termios.tcsetattr(0, termios.TCSANOW, modes)
+os.tcsetpgrp(0, os.getpgrp())
+job = subprocess.Popen(sys.argv[1:], process_group=0)
+signal.signal(signal.SIGTERM, lambda *_: job.terminate())
+sys.exit(job.wait())
+"""
+"""A shell with job control, after `stty tostop`, that starts its arguments in the background."""
+
+
+class Terminal:
+    """A terminal in which a command runs in the background, and what has been shown on it."""
+
+    def __init__(self, *command: str) -> None:
+        self.shown = ""
+        self._master, slave = pty.openpty()
+        shell = [sys.executable, "-c", SHELL, *command]
+        self._shell = subprocess.Popen(shell, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+        eventually(lambda: psutil.Process(self._shell.pid).children(), "the job is started")
+        self.job = psutil.Process(self._shell.pid).children()[0]
+
+    def expect(self, part: str) -> None:
+        while part not in self.shown:
+            assert select.select([self._master], [], [], DEADLINE)[0], self.shown
+            self.shown += os.read(self._master, 1 << 16).decode()
+
+    def wait(self) -> int:
+        """Wait for the job to end; give its exit code."""
+        return self._shell.wait(2 * DEADLINE)
+
+    def close(self) -> None:
+        if self.job.is_running():
+            self.job.kill()
+        self._shell.wait(DEADLINE)
+        os.close(self._master)
+
+
+def test_a_job_of_a_terminal_that_stops_output_from_the_background_serves() -> None:
+    with tempfile.TemporaryDirectory(prefix="mpc") as folder:
+        command = ("env", f"TMPDIR={folder}", *SERVER, "--port", "0", "--workers", "2")
+        with closing(Terminal(*command)) as terminal:
+            terminal.expect("2 workers\r\n")  # by which it says that it is ready
+            terminal.job.send_signal(signal.SIGUSR1)
+            terminal.expect(" worker-1: pid ")
+            # What somebody sends still means what it meant.
+            terminal.job.send_signal(signal.SIGTTOU)
+            terminal.expect(" main INFO 1 workers from now on")
+            terminal.job.send_signal(signal.SIGTERM)
+            terminal.expect(" main INFO stopping")
+            assert terminal.wait() == 0
+            assert terminal.shown.count("workers from now on") == 1
+
+
+def test_a_job_that_cannot_start_says_so_and_ends() -> None:
+    with closing(Terminal(*SERVER, "--workers", "0")) as terminal:
+        terminal.expect("mpchat-server: workers = 0: must be from 1 to 256")
+        assert terminal.wait() == 78

@@ -17,6 +17,7 @@ from mpchat.client.incoming import clean
 from mpchat.client.plain import Options, converse
 from mpchat.client.terminal import LineInput, Output, new_loop
 from mpchat.client.timing import Timing
+from mpchat.output import open_standard_descriptors, settle_standard_streams
 
 EPILOG = """\
 /quit, quit, Ctrl-D and Ctrl-C leave. In a pipe, all lines are sent, then what
@@ -71,8 +72,16 @@ def read_name(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None, *, timing: Timing | None = None) -> int:
     """Run the client and return its exit code; argparse itself exits, with 2, when the usage is wrong."""
+    open_standard_descriptors()
+    try:
+        return run(argv, timing or Timing())
+    finally:
+        settle_standard_streams()
+
+
+def run(argv: Sequence[str] | None, timing: Timing) -> int:
     given = build_parser().parse_args(argv)
-    options = Options(given.address, given.name, given.segments, timing or Timing())
+    options = Options(given.address, given.name, given.segments, timing)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(converse(options, LineInput(descriptor_of(sys.stdin)), Output(descriptor_of(sys.stdout))))

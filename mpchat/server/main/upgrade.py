@@ -148,8 +148,6 @@ def execute(handover: Handover, program: Program) -> None:
     try:
         for number in passed:
             os.set_inheritable(number, True)
-        sys.stdout.flush()
-        sys.stderr.flush()
         if program.directory is not None:
             os.chdir(program.directory)
         words = [*program.command, "--inherit", str(descriptor)]

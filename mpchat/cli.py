@@ -17,6 +17,7 @@ from typing import Any
 from mpchat import __version__
 from mpchat.config import LOG_LEVELS, WORKERS_MOST, Config
 from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, ServeError, blame_system
+from mpchat.logs import check_log_file, log_descriptors
 from mpchat.output import Outlet, open_standard_descriptors, settle_standard_streams, unblock_standard_output
 from mpchat.processors import count_processors
 
@@ -68,9 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("max-line", int, "BYTES", "the longest line")
     add("beat-timeout", float, "S", "seconds of silence after which a worker counts as hung")
     add("drain-timeout", float, "S", "seconds that stopping may take")
-    parser.add_argument(
-        "--log-level", choices=LOG_LEVELS, help=f"what is logged to standard error ({defaults.log_level})"
-    )
+    parser.add_argument("--log-level", choices=LOG_LEVELS, help=f"what is logged ({defaults.log_level})")
+    parser.add_argument("--log-file", metavar="PATH", help="log to this file, opened anew at HUP (standard error)")
     # What one version of the program says to the next; see server.upgrade.
     parser.add_argument("--trial", metavar="FORMAT", help=argparse.SUPPRESS)
     parser.add_argument("--inherit", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
@@ -149,9 +149,11 @@ def _try(config: Config, wanted: str) -> None:
         from mpchat.server.main.supervisor import Launch, run_server
         from mpchat.server.main.upgrade import FORMAT, TRIAL_PASSED
 
+    check_log_file(config.log_file)
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
-    config = replace(config, host="127.0.0.1", port=0, workers=1)
+    # What it has to say is for the server that tries it.
+    config = replace(config, host="127.0.0.1", port=0, workers=1, log_file="")
     came_up: list[str] = []
     run_server(config, Launch(came_up.append, lambda: config, trial=True))
     if not came_up:
@@ -166,6 +168,9 @@ def _announce(line: str) -> None:
 
 def _fail(code: int, error: MpchatError) -> int:
     _tell(2, f"mpchat-server: {error}")
+    if log_descriptors():
+        # Nobody may see standard error when there is a log file.
+        log.error("the server ends: %s", error)
     return code
 
 

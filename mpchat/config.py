@@ -17,6 +17,7 @@ class Config:
     """How one server is to be. Raises ConfigError when a value, or two of them together, cannot be.
 
     Times in seconds, sizes in bytes. 0 means "no limit" for `rate` and `max_per_address`, "off" for `segment_timeout`.
+    Without `log_file`, the log is on standard error.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +36,7 @@ class Config:
     beat_timeout: float = 5.0
     drain_timeout: float = 10.0
     log_level: str = "info"
+    log_file: str = ""
 
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:
@@ -55,9 +57,9 @@ WORKERS_MOST = 256
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-FIXED = ("host", "port", "history", "sendq", "max_line")
-"""What cannot be changed while the server runs: the socket, what all replicas must agree on, and what is laid down in
-shared memory."""
+FIXED = ("host", "port", "history", "sendq", "max_line", "log_file")
+"""What cannot be changed while the server runs: the socket, what all replicas must agree on, what is laid down in
+shared memory, and the path of the log, which all processes open anew by themselves."""
 
 # Lowest and highest of each number. The upper ones bound what is allocated ahead, and what a typing error does.
 _RANGES: tuple[tuple[str, float, float], ...] = (

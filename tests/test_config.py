@@ -90,7 +90,7 @@ def test_every_option() -> None:
     arguments = (
         "--host ::1 --port 0 --workers 3 --max-clients 10 --max-per-address 2 --rate 2.5 --burst 7 --history 20 "
         "--segment-timeout 300 --sign-on-timeout 5 --sendq 70000 --max-line 100 --beat-timeout 1.5 --drain-timeout 3 "
-        "--log-level debug --exempt 10.0.0.0/8 --exempt 2001:db8::/32"
+        "--log-level debug --log-file mpchat.log --exempt 10.0.0.0/8 --exempt 2001:db8::/32"
     )
     expected = Config(
         host="::1",
@@ -109,6 +109,7 @@ def test_every_option() -> None:
         beat_timeout=1.5,
         drain_timeout=3.0,
         log_level="debug",
+        log_file="mpchat.log",
     )
     assert read_config(arguments.split()) == expected
     for item in fields(Config):

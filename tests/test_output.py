@@ -252,6 +252,23 @@ def wait_served(server: Started) -> None:
     eventually(greets, f"the server serves; log: {server.lines()}", 3 * DEADLINE)
 
 
+def replace_program(server: Started) -> None:
+    """USR2, until the next program serves."""
+    before = len([line for line in server.lines() if "the program is replaced" in line])
+    server.process.send_signal(signal.SIGUSR2)
+    server.expect_log("the program is replaced", before + 1)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_server_with_broken_output_serves_is_replaced_and_stops(broken: str, tmp_path: Path) -> None:
+    with started(broken, log=tmp_path / "log") as server, server.chat("alice") as alice:
+        replace_program(server)
+        alice.say("still here")
+        alice.ask("/who", "* 1 in #lobby: alice")
+        alice.close()
+        server.stop()
+
+
 def test_a_server_that_can_log_nowhere_serves_and_stops(tmp_path: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
@@ -262,6 +279,15 @@ def test_a_server_that_can_log_nowhere_serves_and_stops(tmp_path: Path) -> None:
             server.stop()
     finally:
         os.close(full)
+
+
+def test_no_connection_becomes_standard_error(tmp_path: Path) -> None:
+    with started("<&- >&- 2>&-", log=tmp_path / "log") as server, server.chat("alice"):
+        for process in [psutil.Process(server.process.pid), *server.children()]:
+            descriptors = Path(f"/proc/{process.pid}/fd")
+            if descriptors.exists():
+                assert {str((descriptors / str(number)).readlink()) for number in range(3)} == {"/dev/null"}
+        server.stop()
 
 
 def knock(port: int, times: int) -> None:
@@ -328,6 +354,85 @@ def test_refusals_of_one_address_are_logged_once_and_counted() -> None:
         refused = [line for line in server.stderr if "refused" in line]
         assert len(refused) == 2, refused
         assert "127.0.0.1 refused: 299 times more within 10 s" in refused[1]
+
+
+# --- a log file ---------------------------------------------------------------------------------------------
+
+
+def files_of(server: Started) -> set[Path]:
+    """The regular files that the processes of a server have open."""
+    processes = [psutil.Process(server.process.pid), *server.children()]
+    return {Path(file.path) for process in processes for file in process.open_files()}
+
+
+def test_all_processes_follow_the_log_file(tmp_path: Path) -> None:
+    log, moved = tmp_path / "log", tmp_path / "log.1"
+    with started("", log=log) as server, server.chat("alice") as alice:
+        server.expect_log("worker-0 started")
+        assert log in files_of(server)
+        log.rename(moved)
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log(" main INFO the log file is opened anew")
+        # At a worker's next beat, and when main next asks the sequencer whether it lives.
+        eventually(lambda: moved not in files_of(server), "nobody has the old one open")
+        server.expect_log("worker-0 has retired")
+        alice.ask("/who", "* 1 in #lobby: alice")
+        alice.close()
+        server.stop()
+        assert " main INFO stopping" in "\n".join(server.lines())
+
+
+def test_it_is_opened_anew_whatever_else_is_wrong(tmp_path: Path) -> None:
+    log, config = tmp_path / "log", tmp_path / "mpchat.toml"
+    config.write_text(f"log_level = 'debug'\nlog_file = '{log}'\n")
+    with started("", "--config", str(config), log=log) as server:
+        log.rename(tmp_path / "log.1")
+        config.write_text("nonsense")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("nothing is changed: ")
+        server.stop()
+
+
+def test_when_it_cannot_be_opened_anew_the_server_goes_on(tmp_path: Path) -> None:
+    folder, moved = tmp_path / "logs", tmp_path / "moved"
+    folder.mkdir()
+    with started("", log=folder / "log") as server, server.chat("alice") as alice:
+        folder.rename(moved)
+        server.log = moved / "log"
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log(" main ERROR the log file cannot be opened, logging goes on where it was: [Errno 2]")
+        server.process.send_signal(signal.SIGUSR2)
+        server.expect_log("no upgrade: ")
+        server.expect_log(f"log_file = {folder / 'log'}: No such file or directory")
+        alice.ask("/who", "* 1 in #lobby: alice")
+        alice.close()
+        server.stop()
+
+
+def test_its_path_does_not_change_while_the_server_runs(tmp_path: Path) -> None:
+    log, config = tmp_path / "log", tmp_path / "mpchat.toml"
+    config.write_text(f"log_file = '{log}'\n")
+    with running_server("--config", str(config)) as server:
+        config.write_text(f"log_file = '{tmp_path / 'other'}'\n")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "cannot be changed while the server runs: log_file" in log.read_text(), "the log says so")
+    assert not (tmp_path / "other").exists()
+    assert server.stderr == []
+
+
+def test_a_log_file_that_cannot_be_opened_is_bad_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "log"
+    done = run_mpchat("--port", "0", "--log-file", str(path))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == f"mpchat-server: log_file = {path}: No such file or directory\n"
+
+
+def test_why_the_server_ended_is_in_the_log_file_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    done = run_mpchat("--host", "192.0.2.1", "--port", "0", "--log-file", str(log))
+    assert done.returncode == 4
+    assert done.stderr.startswith("mpchat-server: cannot listen on 192.0.2.1:0: ")
+    assert " main ERROR the server ends: cannot listen on 192.0.2.1:0: " in log.read_text()
 
 
 # --- a terminal ---------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from mpchat.bus.manager import LogAddress
 from mpchat.bus.memory import journal_size
 from mpchat.config import FIXED, Config
 from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame_system
-from mpchat.logs import report_lost_lines, set_log_level, start_logging
+from mpchat.logs import reopen_log, report_lost_lines, set_log_level, start_logging
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
 from mpchat.server.main.acceptor import Acceptor
@@ -77,7 +77,8 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
 
     `inherited` is what the program before this one in the same process has left.
     """
-    start_logging("main", config.log_level)
+    # Who has clients does not go for want of a log file.
+    start_logging("main", config.log_level, config.log_file, insist=inherited is None)
     signals.reset_inherited()
     if inherited is None:
         listener = Listener(config.host, config.port)
@@ -327,6 +328,7 @@ class Supervisor:
 
     def _renew(self) -> None:
         """HUP: another configuration, as far as it can be changed, and fresh workers, one after the other."""
+        reopen_log()
         if not self._is_serving("reload"):
             return
         try:

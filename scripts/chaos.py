@@ -2,8 +2,8 @@
 """Kill, replace and move parts of a running mpchat server under load; no client may notice more than a pause.
 
 Owns the clients, the kills, and the check of every byte that every client receives. Starts a server of its own
-(stress_server) and ends it. The check is pure (`RoomCheck`, `Reference`, `Stream`): bytes in, faults out, however
-they were cut.
+(stress_server) and ends it; what else can be taken away from a server is in chaos_surroundings. The check is pure
+(`RoomCheck`, `Reference`, `Stream`): bytes in, faults out, however they were cut.
 
 How it is checked. Each room has OBSERVERS, clients that only listen. What they receive, each message proven (sender,
 number without a gap, CRC), is the room's *reference*: its one order, notices included. Any other client must receive
@@ -40,11 +40,12 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from chaos_surroundings import Installation
 from stress_check import Faults, Kind
 from stress_server import OwnServer, StressError
 
@@ -60,9 +61,12 @@ TEND_S = 0.1
 AROUND_S = 0.1  # what was already on its way arrives this long after the event, before the pause begins
 BOOT_S = 30.0
 SETTLED_S = 1.0  # a worker is stopped at this age: before it is ready, main gives it 30 s
-KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale")
+KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale", "disk")
 STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
 DONE = {"reloaded": "hup", "the program is replaced": "upgrade", "workers from now on": "scale"}  # as the log says it
+UPGRADE_BEGINS = "trying the version that is installed now"
+UPGRADE_ENDS = ("the program is replaced", "no upgrade")
+UPGRADE_HEARD_S = 1.0  # so long after USR2 the log says at the latest that an upgrade has begun
 
 
 # --------------------------------------------------------------------------------------------- lines
@@ -509,22 +513,39 @@ def weigh(descriptors: Sequence[int]) -> list[int]:
 
 
 class Killer:
-    """Does harm to a server, or has it do something hard. Who is who, its log tells."""
+    """Does harm to a server, or has it do something hard. Who is who, its log tells.
 
-    def __init__(self, server: OwnServer, kinds: Sequence[str], dice: random.Random) -> None:
+    An upgrade that has passed its trial executes the program, and nothing can be done for it if that is removed in this
+    moment. So the program stays while an upgrade may be under way; afterwards it goes, and an upgrade is refused.
+    """
+
+    def __init__(
+        self,
+        server: OwnServer,
+        kinds: Sequence[str],
+        dice: random.Random,
+        installation: Installation | None = None,
+    ) -> None:
         self.kills: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self.done: Counter[str] = Counter()
         self._server = server
-        self._kinds = kinds
+        self._kinds = list(kinds)
         self._dice = dice
+        self._installation = installation
         self._pids: dict[str, int] = {}
+        self._upgrading = False
+        self._upgrade_asked = -math.inf
 
     def strike(self) -> str | None:
         """Do it once; give the kind, or None when there was nobody to do it to."""
         self.look()
+        if self._installation is not None and not self._installation.left():
+            self._kinds = [kind for kind in self._kinds if kind != "disk"]
+        if not self._kinds:
+            return None
         kind = self._dice.choice(self._kinds)
         try:
-            struck = self._strike_main(kind) if kind in ("hup", "upgrade", "scale") else self._strike_child(kind)
+            struck = self._strike(kind)
         except psutil.NoSuchProcess:  # it ended just now
             return None
         if struck:
@@ -538,11 +559,32 @@ class Killer:
             if started is not None:
                 self._pids[started[1]] = int(started[2])
             self.done.update(kind for words, kind in DONE.items() if words in line)
+            self._upgrading = UPGRADE_BEGINS in line or (self._upgrading and not any(e in line for e in UPGRADE_ENDS))
+
+    def _strike(self, kind: str) -> bool:
+        match kind:
+            case "hup" | "upgrade" | "scale":
+                return self._strike_main(kind)
+            case "disk":
+                return self._strike_disk()
+            case _:
+                return self._strike_child(kind)
+
+    def _strike_disk(self) -> bool:
+        """Remove one of the things on the disk. They do not come back."""
+        assert self._installation is not None
+        upgrading = self._upgrading or time.monotonic() < self._upgrade_asked + UPGRADE_HEARD_S
+        left = self._installation.left(with_program=not upgrading)
+        if left:
+            self._installation.remove(self._dice.choice(left))
+        return bool(left)
 
     def _strike_main(self, kind: str) -> bool:
         """The planned moves. While one is under way, main says no to the next, in its log."""
         numbers = {"hup": [signal.SIGHUP], "upgrade": [signal.SIGUSR2], "scale": [signal.SIGTTIN, signal.SIGTTOU]}
         psutil.Process(self._server.pid).send_signal(self._dice.choice(numbers[kind]))
+        if kind == "upgrade":
+            self._upgrade_asked = time.monotonic()
         return True
 
     def _strike_child(self, kind: str) -> bool:
@@ -732,19 +774,27 @@ class Chaos:
 
 def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The report, and the end of the server's log if it is of use. Raises StressError."""
-    command = shlex.split(options.command)
-    # A guest may come before the one whose place it takes has gone.
-    command += f"--port 0 --workers {options.workers} --rate 0 --segment-timeout 0".split()
-    command += f"--max-clients {2 * options.clients + OBSERVERS * options.rooms + 16}".split()
-    if "stop" in options.kill:
-        command += f"--beat-timeout {options.beat_timeout}".split()
-    with closing(OwnServer(command)) as server:
+    with ExitStack() as stack:
+        installation = stack.enter_context(closing(Installation())) if "disk" in options.kill else None
+        if installation is None:
+            server = OwnServer(shlex.split(options.command) + server_options(options))
+        else:
+            command = installation.command + server_options(options)
+            server = OwnServer(command, installation.working, installation.environment)
+        stack.enter_context(closing(server))
         address = server.address(time.monotonic() + BOOT_S)
-        chaos = Chaos(options, address, Killer(server, options.kill, random.Random(options.seed)))
+        chaos = Chaos(options, address, Killer(server, options.kill, random.Random(options.seed), installation))
         chaos.run()
         chaos.killer.look()
         chaos.faults.merge(server.end())
         return make_report(options, chaos), server.log_tail() if chaos.faults.counts else ""
+
+
+def server_options(options: argparse.Namespace) -> list[str]:
+    # A guest may come before the one whose place it takes has gone.
+    most = 2 * options.clients + OBSERVERS * options.rooms + 16
+    words = f"--port 0 --workers {options.workers} --rate 0 --segment-timeout 0 --max-clients {most}".split()
+    return words + (f"--beat-timeout {options.beat_timeout}".split() if "stop" in options.kill else [])
 
 
 def make_report(options: argparse.Namespace, chaos: Chaos) -> dict[str, Any]:
@@ -799,6 +849,18 @@ def amount(text: str) -> float:
     return number
 
 
+KILLS = """\
+--kill: what is done to the server, a kind at a time, at random moments
+  worker, sequencer   one is killed
+  stop                a worker is stopped, and main has to notice
+  hup                 a reload: every worker is replaced
+  upgrade             the program is replaced by itself
+  scale               a worker more or less
+  disk                the working directory, the temporary directory or the installed program is removed,
+                      and does not come back
+"""
+
+
 def kinds(text: str) -> list[str]:
     chosen = [kind for kind in text.split(",") if kind]
     for kind in chosen:
@@ -817,11 +879,15 @@ def fault(text: str) -> Kind:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Kill parts of a server under load; check every byte at every client.")
+    parser = argparse.ArgumentParser(
+        description="Kill parts of a server under load; check every byte at every client.",
+        epilog=KILLS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--clients", type=positive, default=200, help="that talk")
     parser.add_argument("--seconds", type=amount, default=60.0, help="that they talk")
     parser.add_argument(
-        "--kill", type=kinds, default=list(KINDS), metavar="KIND,...", help=f"or other trouble: {', '.join(KINDS)}"
+        "--kill", type=kinds, metavar="KIND,...", help=f"or other trouble: {', '.join(KINDS)} (all that can be)"
     )
     parser.add_argument("--every", type=amount, default=1000.0, metavar="MS", help="between two kills, on average")
     parser.add_argument("--seed", type=int, default=0, help="decides who talks and what is killed")
@@ -831,9 +897,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--beat-timeout", type=amount, default=1.0, metavar="S", help="of the server, with --kill stop")
     parser.add_argument("--settle", type=amount, default=20.0, metavar="S", help="for the last messages to arrive")
     parser.add_argument("--until", type=fault, metavar="FAULT", help="end as soon as such a fault is found: torn, ...")
-    parser.add_argument("--command", default=f"{shlex.quote(sys.executable)} -m mpchat", help="starts a server")
+    parser.add_argument("--command", help="starts a server; not with --kill disk, which installs one to remove it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and faults")
     options = parser.parse_args(arguments)
+    if options.kill is None:
+        options.kill = [kind for kind in KINDS if kind != "disk" or options.command is None]
+    if options.command is None:
+        options.command = f"{shlex.quote(sys.executable)} -m mpchat"
+    elif "disk" in options.kill:
+        parser.error("--kill disk: not with --command, whose installation is not ours to remove")
     if options.rooms is None:
         options.rooms = max(3, math.ceil(options.clients / 60))
     if options.clients / options.rooms > ROOM_MOST:

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import psutil
 from stress_check import Faults, Kind
@@ -29,14 +30,25 @@ class StressError(Exception):
 
 
 class OwnServer:
-    """A server started for this run, and ended with it. `end` tells how well it ended."""
+    """A server started for this run, and ended with it. `end` tells how well it ended.
 
-    def __init__(self, command: Sequence[str]) -> None:
+    Without `working` and `environment` (its directory and its variables) it has ours.
+    """
+
+    def __init__(
+        self, command: Sequence[str], working: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             # A session of its own: Ctrl-C is for us, and we end the server.
             self._popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                cwd=working,
+                env=environment,
+                start_new_session=True,
             )
         except OSError as error:
             self._log.close()

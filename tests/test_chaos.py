@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import chaos
 import pytest
 from chaos import HISTORY, Pauses, RoomCheck, Stream, compose, read_line
+from chaos_surroundings import Installation
 from hypothesis import given
 from hypothesis import strategies as st
 from stress_check import Faults, Kind
@@ -27,6 +29,7 @@ SABOTAGED = f"{sys.executable} {Path(__file__).with_name('sabotaged_server.py')}
 RUN_S = 90  # for one run of the script in these tests
 ROOM = b"r0"
 SILENT = [b"c0", b"c1"]
+SHOW = "import mpchat, psutil, tempfile; print(tempfile.gettempdir(), mpchat.__file__, psutil.__file__)"
 
 
 # -------------------------------------------------------------------------------------------- the check
@@ -274,6 +277,31 @@ def test_who_has_more_clients_is_hit_more_often() -> None:
     assert chaos.weigh([12, 40, 12, 13]) == [1, 29, 1, 2]
 
 
+# --------------------------------------------------------------------------- what can be taken away
+
+
+def test_an_installation_runs_without_this_checkout_and_goes_part_by_part(tmp_path: Path) -> None:
+    with closing(Installation()) as installation:
+        # A working directory of that kind would be in the way.
+        (tmp_path / "mpchat.py").write_text("raise SystemExit(9)")
+        command = [installation.command[0].replace("mpchat-server", "python"), "-P", "-c", SHOW]
+        environment = installation.environment
+        shown = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
+        temporary, *modules = shown.stdout.split()
+        assert temporary == environment["TMPDIR"]
+        folder = installation.working.parent
+        assert [Path(module).is_relative_to(folder) for module in modules] == [True, True]
+        version = subprocess.run([*installation.command, "--version"], env=environment, check=True, capture_output=True)
+        assert version.stdout.startswith(b"mpchat ")
+        assert installation.left() == ["program", "tmp", "working"]
+        assert installation.left(with_program=False) == ["tmp", "working"]
+        for part in installation.left():
+            installation.remove(part)
+        assert installation.left() == []
+        assert not any(folder.iterdir())
+    assert not folder.exists()
+
+
 # -------------------------------------------------------------------------------------------- the script
 
 
@@ -288,6 +316,7 @@ def test_who_has_more_clients_is_hit_more_often() -> None:
         ["--rate", "-1"],
         ["--until", "cat"],
         ["--clients", "200", "--rooms", "2"],
+        ["--kill", "disk", "--command", "mpchat-server"],
         ["--json", "no/such/directory/report.json"],
     ],
 )
@@ -342,6 +371,17 @@ def test_nobody_notices_all_kinds_of_trouble_together(tmp_path: Path) -> None:
     assert report["faults"] == {}, said
     assert status == 0
     assert sum(report["kills"].values()) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="starting a process needs the working directory")
+def test_nobody_notices_that_the_disk_is_cleaned(tmp_path: Path) -> None:
+    arguments = "--clients 20 --seconds 10 --kill disk,worker,sequencer --every 300 --workers 3 --rate 200"
+    status, report, said = run(tmp_path / "report.json", arguments)
+    assert report["faults"] == {}, said
+    assert status == 0
+    assert report["kills"]["disk"] == 3
+    assert report["kills"]["worker"] >= 5
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from chaos_surroundings import Installation
+from chaos_surroundings import HAS_LIMITS, LIMITS, LONGEST_S, NOT_BOUND, Installation, Shortage, bound_user
 from stress_check import Faults, Kind
 from stress_server import OwnServer, StressError
 
@@ -61,7 +61,7 @@ TEND_S = 0.1
 AROUND_S = 0.1  # what was already on its way arrives this long after the event, before the pause begins
 BOOT_S = 30.0
 SETTLED_S = 1.0  # a worker is stopped at this age: before it is ready, main gives it 30 s
-KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale", "disk")
+KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale", "disk", "limit")
 STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
 DONE = {"reloaded": "hup", "the program is replaced": "upgrade", "workers from now on": "scale"}  # as the log says it
 UPGRADE_BEGINS = "trying the version that is installed now"
@@ -485,24 +485,31 @@ class Client:
             return b""
 
 
+class Strike(NamedTuple):
+    """What was done to the server, and for how long."""
+
+    kind: str
+    seconds: float = 0.0
+
+
 class Pauses:
     """The longest pause that any client saw, in seconds, by the kinds of the events around it."""
 
     def __init__(self) -> None:
         self.longest: dict[str, float] = {}
-        self._events: deque[tuple[float, str]] = deque(maxlen=10_000)
+        self._events: deque[tuple[float, Strike]] = deque(maxlen=10_000)
 
-    def happened(self, kind: str, now: float) -> None:
-        self._events.append((now, kind))
+    def happened(self, strike: Strike, now: float) -> None:
+        self._events.append((now, strike))
 
     def add(self, start: float, end: float) -> None:
         """A client received nothing from `start` to `end`."""
         kinds = set()
-        for at, kind in reversed(self._events):
-            if at < start - AROUND_S:
+        for at, strike in reversed(self._events):
+            if at < start - AROUND_S - LONGEST_S:
                 break
-            if at <= end:
-                kinds.add(kind)
+            if start - AROUND_S - strike.seconds <= at <= end:
+                kinds.add(strike.kind)
         key = "+".join(sorted(kinds)) or "none"
         self.longest[key] = max(self.longest.get(key, 0.0), end - start)
 
@@ -515,8 +522,9 @@ def weigh(descriptors: Sequence[int]) -> list[int]:
 class Killer:
     """Does harm to a server, or has it do something hard. Who is who, its log tells.
 
-    An upgrade that has passed its trial executes the program, and nothing can be done for it if that is removed in this
-    moment. So the program stays while an upgrade may be under way; afterwards it goes, and an upgrade is refused.
+    An upgrade that has passed its trial executes the program, and nothing can be done for it if that is removed, or can
+    open no file, in this moment. So the program stays and no shortage begins while an upgrade may be under way. Without
+    the program an upgrade is refused, and in a shortage as well.
     """
 
     def __init__(
@@ -525,19 +533,23 @@ class Killer:
         kinds: Sequence[str],
         dice: random.Random,
         installation: Installation | None = None,
+        limits: Sequence[int] = (),
     ) -> None:
+        """`installation` is needed for the kind disk, the limits that bind the server for the kind limit."""
         self.kills: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self.done: Counter[str] = Counter()
         self._server = server
         self._kinds = list(kinds)
         self._dice = dice
         self._installation = installation
+        self._limits = limits
+        self._shortage: Shortage | None = None
         self._pids: dict[str, int] = {}
         self._upgrading = False
         self._upgrade_asked = -math.inf
 
-    def strike(self) -> str | None:
-        """Do it once; give the kind, or None when there was nobody to do it to."""
+    def strike(self) -> Strike | None:
+        """Do it once; give what was done, or None when there was nobody to do it to."""
         self.look()
         if self._installation is not None and not self._installation.left():
             self._kinds = [kind for kind in self._kinds if kind != "disk"]
@@ -548,9 +560,16 @@ class Killer:
             struck = self._strike(kind)
         except psutil.NoSuchProcess:  # it ended just now
             return None
-        if struck:
-            self.kills[kind] += 1
-        return kind if struck else None
+        if not struck:
+            return None
+        self.kills[kind] += 1
+        return Strike(kind, self._shortage.seconds if kind == "limit" and self._shortage is not None else 0.0)
+
+    def relent(self, now: float) -> None:
+        """End a shortage when its time is up; at infinity, in any case."""
+        if self._shortage is not None and now >= self._shortage.until:
+            self._shortage.end()
+            self._shortage = None
 
     def look(self) -> None:
         """Read what the server has logged meanwhile."""
@@ -567,17 +586,29 @@ class Killer:
                 return self._strike_main(kind)
             case "disk":
                 return self._strike_disk()
+            case "limit":
+                return self._strike_limit()
             case _:
                 return self._strike_child(kind)
 
     def _strike_disk(self) -> bool:
         """Remove one of the things on the disk. They do not come back."""
         assert self._installation is not None
-        upgrading = self._upgrading or time.monotonic() < self._upgrade_asked + UPGRADE_HEARD_S
-        left = self._installation.left(with_program=not upgrading)
+        left = self._installation.left(with_program=not self._may_upgrade())
         if left:
             self._installation.remove(self._dice.choice(left))
         return bool(left)
+
+    def _strike_limit(self) -> bool:
+        """Let a limit be reached, or several."""
+        if self._shortage is not None or self._may_upgrade():
+            return False
+        chosen = [limit for limit in self._limits if self._dice.random() < 0.5] or self._limits
+        self._shortage = Shortage(psutil.Process(self._server.pid), chosen, self._dice)
+        return True
+
+    def _may_upgrade(self) -> bool:
+        return self._upgrading or time.monotonic() < self._upgrade_asked + UPGRADE_HEARD_S
 
     def _strike_main(self, kind: str) -> bool:
         """The planned moves. While one is under way, main says no to the next, in its log."""
@@ -656,14 +687,16 @@ class Chaos:
             due -= self._say(int(due))
             if now >= strike_at:
                 strike_at = now + self._interval()
-                kind = self.killer.strike()
-                if kind is not None:
-                    self.pauses.happened(kind, time.monotonic())
+                strike = self.killer.strike()
+                if strike is not None:
+                    self.pauses.happened(strike, time.monotonic())
+            self.killer.relent(now)
             self._change_guard(now)
             self._turn()
             last, now = now, time.monotonic()
             self.longest_round = max(self.longest_round, now - last)
         self._measuring = False
+        self.killer.relent(math.inf)
         for client in self._clients:
             if client.heard_at is not None and not client.stream.quitting:
                 self.pauses.add(client.heard_at, now)
@@ -774,20 +807,25 @@ class Chaos:
 
 def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The report, and the end of the server's log if it is of use. Raises StressError."""
+    user = bound_user() if "limit" in options.kill else []
     with ExitStack() as stack:
         installation = stack.enter_context(closing(Installation())) if "disk" in options.kill else None
+        command = [*(user or []), *(installation.command if installation else shlex.split(options.command))]
+        command += server_options(options)
         if installation is None:
-            server = OwnServer(shlex.split(options.command) + server_options(options))
+            server = OwnServer(command)
         else:
-            command = installation.command + server_options(options)
             server = OwnServer(command, installation.working, installation.environment)
         stack.enter_context(closing(server))
         address = server.address(time.monotonic() + BOOT_S)
-        chaos = Chaos(options, address, Killer(server, options.kill, random.Random(options.seed), installation))
+        limits = LIMITS if user is not None else LIMITS[:1]
+        killer = Killer(server, options.kill, random.Random(options.seed), installation, limits)
+        chaos = Chaos(options, address, killer)
         chaos.run()
-        chaos.killer.look()
+        killer.look()
         chaos.faults.merge(server.end())
-        return make_report(options, chaos), server.log_tail() if chaos.faults.counts else ""
+        remarks = [] if user is not None else [f"limit: of descriptors only, since {NOT_BOUND}"]
+        return make_report(options, chaos) | {"remarks": remarks}, server.log_tail() if chaos.faults.counts else ""
 
 
 def server_options(options: argparse.Namespace) -> list[str]:
@@ -832,6 +870,7 @@ def format_report(report: dict[str, Any]) -> str:
     wanted = [kind.name.lower() for kind in (Kind.LOST, Kind.DOUBLED, Kind.REORDERED, Kind.TORN, Kind.DISCONNECTED)]
     counts = dict.fromkeys(wanted, 0) | {name: fault["count"] for name, fault in report["faults"].items()}
     lines = [f"{name:<16}{value}" for name, value in [*rows, *((n, f"{count:,}") for n, count in counts.items())]]
+    lines += report["remarks"]
     for name, fault in report["faults"].items():
         lines += [f"WRONG: {name}:", *(f"    {example}" for example in fault["examples"])]
     return "\n".join(lines)
@@ -858,6 +897,7 @@ KILLS = """\
   scale               a worker more or less
   disk                the working directory, the temporary directory or the installed program is removed,
                       and does not come back
+  limit               for about a second main gets no more descriptors, or the server no more processes
 """
 
 
@@ -869,6 +909,15 @@ def kinds(text: str) -> list[str]:
     if not chosen:
         raise argparse.ArgumentTypeError(f"none given; there are {', '.join(KINDS)}")
     return chosen
+
+
+def why_not(kind: str, options: argparse.Namespace) -> str:
+    """Why trouble of this kind cannot be made; nothing if it can."""
+    if kind == "disk" and options.command is not None:
+        return "not with --command, whose installation is not ours to remove"
+    if kind == "limit" and not HAS_LIMITS:
+        return "this system cannot limit a process that runs (prlimit(2), Linux)"
+    return ""
 
 
 def fault(text: str) -> Kind:
@@ -901,11 +950,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and faults")
     options = parser.parse_args(arguments)
     if options.kill is None:
-        options.kill = [kind for kind in KINDS if kind != "disk" or options.command is None]
+        options.kill = [kind for kind in KINDS if not why_not(kind, options)]
+    for kind in options.kill:
+        if why_not(kind, options):
+            parser.error(f"--kill {kind}: {why_not(kind, options)}")
     if options.command is None:
         options.command = f"{shlex.quote(sys.executable)} -m mpchat"
-    elif "disk" in options.kill:
-        parser.error("--kill disk: not with --command, whose installation is not ours to remove")
     if options.rooms is None:
         options.rooms = max(3, math.ceil(options.clients / 60))
     if options.clients / options.rooms > ROOM_MOST:

@@ -1,7 +1,8 @@
 """What a server of chaos.py has around it, and how that is taken away while it runs.
 
-Owns a throw-away installation of the server, with its working and its temporary directory. Promises that nothing of it
-stays behind after `close`.
+Owns a throw-away installation of the server, with its working and its temporary directory, and the limits that are
+lowered on a running server. Promises that nothing of the installation stays behind after `close`, and that every limit
+is raised again to what it was.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import random
 import re
+import resource
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import venv
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from stress_server import StressError
 
 PACKAGE = "mpchat"
@@ -28,6 +35,11 @@ from mpchat.cli import main
 if __name__ == "__main__":
     sys.exit(main())
 """
+UNNAMED_USER = 54321
+NOT_BOUND = "a limit of processes does not bind root, and setpriv(1) cannot make another user of it"
+SHORTEST_S, LONGEST_S = 0.5, 1.5  # of a shortage
+HAS_LIMITS = hasattr(psutil.Process, "rlimit")  # prlimit(2), Linux
+LIMITS = [resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC]
 
 
 class Installation:
@@ -120,3 +132,72 @@ def _copy_distribution(name: str, packages: Path) -> None:
         target = packages / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
+
+
+def bound_user() -> list[str] | None:
+    """What to put before a command so that a limit on processes binds it, or None where that cannot be had.
+
+    The kernel exempts root (setrlimit(2), RLIMIT_NPROC). So a command of root's becomes one of a user without a name,
+    which may still open what root may.
+    """
+    if os.geteuid() != 0:
+        return []
+    allowed = "+dac_override"
+    prefix = ["setpriv", f"--reuid={UNNAMED_USER}", f"--inh-caps={allowed}", f"--ambient-caps={allowed}", "--"]
+    try:
+        done = subprocess.run([*prefix, sys.executable, "-c", ""], check=False, capture_output=True)
+    except OSError:
+        return None
+    return prefix if done.returncode == 0 else None
+
+
+class Shortage:
+    """A time in which a server gets no more of something. What it has it keeps."""
+
+    def __init__(self, main: psutil.Process, limits: Sequence[int], dice: random.Random) -> None:
+        """Lower these limits. Descriptors are main's, which opens what others need; processes are everybody's."""
+        self.seconds = dice.uniform(SHORTEST_S, LONGEST_S)
+        self.until = time.monotonic() + self.seconds
+        self._main = main
+        lowest = {resource.RLIMIT_NOFILE: _next_descriptor(main.pid), resource.RLIMIT_NPROC: 0}
+        self._lowered = {limit: lowest[limit] for limit in limits}
+        with _real_user_of(main):
+            self._before = {limit: main.rlimit(limit) for limit in limits}
+            for limit in limits:
+                for process in [main] if limit == resource.RLIMIT_NOFILE else self._family():
+                    with suppress(psutil.NoSuchProcess):
+                        process.rlimit(limit, (self._lowered[limit], self._before[limit][1]))
+
+    def end(self) -> None:
+        """Raise the limits again, also of processes that were started meanwhile."""
+        with suppress(psutil.NoSuchProcess), _real_user_of(self._main):
+            for process in self._family():
+                for limit, before in self._before.items():
+                    with suppress(psutil.NoSuchProcess):
+                        if process.rlimit(limit)[0] == self._lowered[limit]:
+                            process.rlimit(limit, before)
+
+    def _family(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return [self._main, *self._main.children(recursive=True)]
+        return []
+
+
+@contextmanager
+def _real_user_of(process: psutil.Process) -> Iterator[None]:
+    """Be who this process is: root in a container often may not limit others (prlimit(2), CAP_SYS_RESOURCE)."""
+    ours = os.getuid()
+    theirs = process.uids().real
+    if theirs != ours:
+        os.setresuid(theirs, -1, -1)
+    try:
+        yield
+    finally:
+        if theirs != ours:
+            os.setresuid(ours, -1, -1)
+
+
+def _next_descriptor(pid: int) -> int:
+    """The number that this process would get for what it opens next."""
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return min(set(range(len(taken) + 1)) - taken)

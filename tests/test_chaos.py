@@ -6,6 +6,7 @@ server, and against sabotaged_server.py, which carries on a dead worker's client
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import subprocess
@@ -14,12 +15,14 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from resource import RLIMIT_NOFILE, RLIMIT_NPROC
 from typing import Any, NamedTuple
 
 import chaos
+import psutil
 import pytest
-from chaos import HISTORY, Pauses, RoomCheck, Stream, compose, read_line
-from chaos_surroundings import Installation
+from chaos import HISTORY, Pauses, RoomCheck, Stream, Strike, compose, read_line
+from chaos_surroundings import HAS_LIMITS, LIMITS, LONGEST_S, NOT_BOUND, SHORTEST_S, Installation, Shortage, bound_user
 from hypothesis import given
 from hypothesis import strategies as st
 from stress_check import Faults, Kind
@@ -29,6 +32,19 @@ SABOTAGED = f"{sys.executable} {Path(__file__).with_name('sabotaged_server.py')}
 RUN_S = 90  # for one run of the script in these tests
 ROOM = b"r0"
 SILENT = [b"c0", b"c1"]
+SHORT_OF = """
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+for get in (os.pipe, os.fork):
+    try:
+        got = get()
+        if got == 0:
+            os._exit(0)
+        print("got it")
+    except OSError as error:
+        print(type(error).__name__, error.errno)
+"""
 SHOW = "import mpchat, psutil, tempfile; print(tempfile.gettempdir(), mpchat.__file__, psutil.__file__)"
 
 
@@ -266,11 +282,17 @@ def test_what_nobody_typed_is_no_line(line: bytes) -> None:
 
 def test_a_pause_counts_under_the_kinds_of_all_events_around_it() -> None:
     pauses = Pauses()
-    pauses.happened("worker", 10.0)
-    pauses.happened("stop", 12.0)
+    pauses.happened(Strike("worker"), 10.0)
+    pauses.happened(Strike("stop"), 12.0)
+    pauses.happened(Strike("limit", seconds=1.0), 20.0)
+    pauses.happened(Strike("hup"), 20.5)
     for start, end in [(5.0, 9.5), (10.05, 10.5), (9.0, 10.1), (11.0, 11.5), (11.9, 14.0), (9.9, 13.0), (13.0, 13.1)]:
         pauses.add(start, end)
     assert pauses.longest == pytest.approx({"none": 4.5, "worker": 1.1, "stop": 2.1, "stop+worker": 3.1})
+    pauses.longest.clear()
+    for start, end in [(20.1, 20.2), (20.55, 21.0), (21.05, 21.1), (21.2, 22.0)]:
+        pauses.add(start, end)
+    assert pauses.longest == pytest.approx({"limit": 0.1, "hup+limit": 0.45, "none": 0.8})
 
 
 def test_who_has_more_clients_is_hit_more_often() -> None:
@@ -300,6 +322,26 @@ def test_an_installation_runs_without_this_checkout_and_goes_part_by_part(tmp_pa
         assert installation.left() == []
         assert not any(folder.iterdir())
     assert not folder.exists()
+
+
+@pytest.mark.skipif(not HAS_LIMITS, reason="needs prlimit(2)")
+@pytest.mark.parametrize("limits", [LIMITS[:1], LIMITS[1:], LIMITS])
+@pytest.mark.parametrize("over", [False, True])
+def test_in_a_shortage_nothing_more_is_to_be_had(limits: list[int], over: bool) -> None:
+    user = bound_user()
+    if user is None:
+        pytest.skip(NOT_BOUND)
+    command = [*user, sys.executable, "-c", SHORT_OF]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        shortage = Shortage(psutil.Process(process.pid), limits, random.Random(0))
+        assert SHORTEST_S <= shortage.seconds <= LONGEST_S
+        if over:
+            shortage.end()
+        said, _ = process.communicate("\n")
+    refused = {RLIMIT_NOFILE: f"OSError {errno.EMFILE}", RLIMIT_NPROC: f"BlockingIOError {errno.EAGAIN}"}
+    assert said.splitlines() == [refused[limit] if limit in limits and not over else "got it" for limit in LIMITS]
 
 
 # -------------------------------------------------------------------------------------------- the script
@@ -381,6 +423,18 @@ def test_nobody_notices_that_the_disk_is_cleaned(tmp_path: Path) -> None:
     assert report["faults"] == {}, said
     assert status == 0
     assert report["kills"]["disk"] == 3
+    assert report["kills"]["worker"] >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIMITS, reason="needs prlimit(2)")
+@pytest.mark.xfail(strict=True, reason="a process that cannot be started ends main")
+def test_nobody_notices_that_limits_are_reached(tmp_path: Path) -> None:
+    arguments = "--clients 20 --seconds 10 --kill limit,worker,worker,sequencer --every 300 --workers 3 --rate 200"
+    status, report, said = run(tmp_path / "report.json", arguments)
+    assert report["faults"] == {}, said
+    assert status == 0
+    assert report["kills"]["limit"] >= 2
     assert report["kills"]["worker"] >= 5
 
 

@@ -36,6 +36,7 @@ import shlex
 import signal
 import socket
 import sys
+import textwrap
 import time
 import zlib
 from collections import Counter, deque
@@ -825,7 +826,7 @@ def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         killer.look()
         chaos.faults.merge(server.end())
         remarks = [] if user is not None else [f"limit: of descriptors only, since {NOT_BOUND}"]
-        return make_report(options, chaos) | {"remarks": remarks}, server.log_tail() if chaos.faults.counts else ""
+        return make_report(options, chaos, remarks), server.log_tail() if chaos.faults.counts else ""
 
 
 def server_options(options: argparse.Namespace) -> list[str]:
@@ -835,7 +836,7 @@ def server_options(options: argparse.Namespace) -> list[str]:
     return words + (f"--beat-timeout {options.beat_timeout}".split() if "stop" in options.kill else [])
 
 
-def make_report(options: argparse.Namespace, chaos: Chaos) -> dict[str, Any]:
+def make_report(options: argparse.Namespace, chaos: Chaos, remarks: Sequence[str] = ()) -> dict[str, Any]:
     """All figures and faults, as --json writes them."""
     names = ("clients", "rooms", "workers", "seconds", "every", "rate", "seed")
     return {
@@ -847,6 +848,7 @@ def make_report(options: argparse.Namespace, chaos: Chaos) -> dict[str, Any]:
         "done": dict(chaos.killer.done),
         "pause_ms": {kind: 1000 * longest for kind, longest in sorted(chaos.pauses.longest.items())},
         "longest_round_ms": 1000 * chaos.longest_round,
+        "remarks": list(remarks),
         "faults": {
             kind.name.lower(): {"count": count, "examples": chaos.faults.examples[kind]}
             for kind, count in chaos.faults.counts.items()
@@ -854,8 +856,18 @@ def make_report(options: argparse.Namespace, chaos: Chaos) -> dict[str, Any]:
     }
 
 
+NOTES = {
+    "kills": "what was done to the server; hup, upgrade and scale are requests",
+    "completed": "the requests that the server carried out, according to its log; it refuses a request while another\n"
+    "one is under way, and gives up an upgrade when a part of it dies or the program is gone",
+    "longest pause": "the longest time between two receipts at one client, by what was done to the server from\n"
+    f"{1000 * AROUND_S:.0f} ms before it to its end: several kinds (+), or nothing (none)",
+    "our own delay": "of this script, which is a part of the pauses",
+}
+
+
 def format_report(report: dict[str, Any]) -> str:
-    """The table that people read."""
+    """The table that people read, each count with what it counts."""
     plan, kills, pauses = report["plan"], report["kills"], report["pause_ms"]
     clients = f"{plan['clients']} at a time, {plan['rooms']} rooms, {report['connections']:,} connections in all"
     rows = [
@@ -869,7 +881,11 @@ def format_report(report: dict[str, Any]) -> str:
     ]
     wanted = [kind.name.lower() for kind in (Kind.LOST, Kind.DOUBLED, Kind.REORDERED, Kind.TORN, Kind.DISCONNECTED)]
     counts = dict.fromkeys(wanted, 0) | {name: fault["count"] for name, fault in report["faults"].items()}
-    lines = [f"{name:<16}{value}" for name, value in [*rows, *((n, f"{count:,}") for n, count in counts.items())]]
+    lines = []
+    for name, value in [*rows, *((name, f"{count:,}") for name, count in counts.items())]:
+        lines.append(f"{name:<16}{value}")
+        if name in NOTES:
+            lines += textwrap.indent(f"({NOTES[name]})", " " * 16).splitlines()
     lines += report["remarks"]
     for name, fault in report["faults"].items():
         lines += [f"WRONG: {name}:", *(f"    {example}" for example in fault["examples"])]

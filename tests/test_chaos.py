@@ -347,6 +347,26 @@ def test_in_a_shortage_nothing_more_is_to_be_had(limits: list[int], over: bool) 
 # -------------------------------------------------------------------------------------------- the script
 
 
+def test_each_count_is_explained_where_it_is_printed() -> None:
+    report: dict[str, Any] = {
+        "plan": {"clients": 1, "rooms": 1, "seconds": 1.0, "workers": 2},
+        "connections": 1,
+        "messages": 1,
+        "deliveries": 1,
+        "kills": {"upgrade": 8},
+        "done": {"upgrade": 2},
+        "pause_ms": {"none": 743.0},
+        "longest_round_ms": 3.0,
+        "remarks": ["limit: of descriptors only"],
+        "faults": {},
+    }
+    lines = chaos.format_report(report).splitlines()
+    for words in ["upgrade 8", "upgrade 2", "none 743 ms", "3 ms at most"]:
+        place = next(place for place, line in enumerate(lines) if words in line)
+        assert lines[place + 1].strip().startswith("(")
+    assert "limit: of descriptors only" in lines
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -436,7 +436,6 @@ def test_nobody_notices_all_kinds_of_trouble_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="starting a process needs the working directory")
 def test_nobody_notices_that_the_disk_is_cleaned(tmp_path: Path) -> None:
     arguments = "--clients 20 --seconds 10 --kill disk,worker,sequencer --every 300 --workers 3 --rate 200"
     status, report, said = run(tmp_path / "report.json", arguments)
@@ -448,7 +447,6 @@ def test_nobody_notices_that_the_disk_is_cleaned(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_LIMITS, reason="needs prlimit(2)")
-@pytest.mark.xfail(strict=True, reason="a process that cannot be started ends main")
 def test_nobody_notices_that_limits_are_reached(tmp_path: Path) -> None:
     arguments = "--clients 20 --seconds 10 --kill limit,worker,worker,sequencer --every 300 --workers 3 --rate 200"
     status, report, said = run(tmp_path / "report.json", arguments)

@@ -254,6 +254,19 @@ def test_a_version_that_is_still_on_trial_when_we_stop_leaves_nothing(installati
         eventually(lambda: len(server.relatives()) > before, "it is on trial")
 
 
+def test_a_version_that_closes_its_output_and_stays_is_not_taken(installation: Installation) -> None:
+    with running(installation, "--workers", "1") as server:
+        package = installation.add("mute")
+        mute = "    import os, signal\n    os.close(1)\n    os.close(2)\n    signal.pause()\n"
+        installation.change(package / "cli.py", "    if wanted != FORMAT:", f"{mute}    if wanted != FORMAT:")
+        installation.install("mute")
+        before = len(server.relatives())
+        server.process.send_signal(signal.SIGUSR2)
+        server.expect_log("no upgrade: the version that is installed now does not come up")
+        server.chat("alice")
+        eventually(lambda: len(server.relatives()) == before, "it has ended")
+
+
 def test_a_version_that_means_something_else_by_the_state_is_not_taken(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")

@@ -47,6 +47,9 @@ LAST_SECONDS = 1.0
 TRIAL_PASSED = "the trial is passed by mpchat "
 """The last line that a version on trial writes when it has come up and ended, with the version behind it."""
 
+LOOK_AGAIN = 0.01
+"""Seconds between two looks at whether it has ended, once it has closed its output or was killed."""
+
 TRIAL_OUTPUT = 4096
 """Bytes kept of what it says, the last ones."""
 
@@ -94,7 +97,8 @@ class Trial:
         assert self._process.stdout is not None
         self._output = self._process.stdout
         os.set_blocking(self._output.fileno(), False)
-        self.deadline = time.monotonic() + TRIAL_SECONDS
+        self._up_by = self.deadline = time.monotonic() + TRIAL_SECONDS
+        self._trouble = ""
         loop.watch(self._output, lambda events: self._read())
 
     @property
@@ -102,15 +106,25 @@ class Trial:
         return self._process.pid
 
     def look(self, now: float) -> None:
-        """End it when it takes too long."""
-        if now >= self.deadline:
-            self._end(f"it was not up within {TRIAL_SECONDS:g} s")
+        """Kill it when it takes too long; when it has ended, say what came of it. Never waits for it."""
+        if now < self.deadline:
+            return
+        if now >= self._up_by and not self._trouble:
+            self._trouble = f"it was not up within {TRIAL_SECONDS:g} s"
+            self._process.kill()
+        if self._process.poll() is None:
+            self.deadline = now + LOOK_AGAIN
+        else:
+            trouble = self._judge()
+            self.close()
+            self._done(trouble)
 
     def close(self) -> None:
-        """End it, and hear no more of it."""
+        """End it, and hear no more of it. Waits until it has ended, up to LAST_SECONDS."""
         self._loop.unwatch(self._output)
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LAST_SECONDS)
         self._output.close()
 
     def _read(self) -> None:
@@ -118,22 +132,24 @@ class Trial:
         if data:
             self._said.extend(data)
         elif data is not None:
-            # Its output ends when it does, or so soon before that waiting is no matter.
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(LAST_SECONDS)
-            code = self._process.poll()
-            last = bytes(self._said).decode(errors="replace").strip().rpartition("\n")[2]
-            if code == 0 and last.startswith(TRIAL_PASSED):
-                self.version = last.removeprefix(TRIAL_PASSED)
-                self._end("")
-            elif code == 0:
-                self._end(f"it does not say that it came up: {last}")
-            else:
-                self._end(f"it ended with {code}: {last}")
+            # Its output ends when it does, or shortly before.
+            self._loop.unwatch(self._output)
+            now = time.monotonic()
+            self._up_by = min(self._up_by, now + LAST_SECONDS)
+            self.deadline = now
 
-    def _end(self, trouble: str) -> None:
-        self.close()
-        self._done(trouble)
+    def _judge(self) -> str:
+        """What is wrong with it, now that it has ended; nothing if it said that it came up."""
+        if self._trouble:
+            return self._trouble
+        code = self._process.returncode
+        last = bytes(self._said).decode(errors="replace").strip().rpartition("\n")[2]
+        if code:
+            return f"it ended with {code}: {last}"
+        if not last.startswith(TRIAL_PASSED):
+            return f"it does not say that it came up: {last}"
+        self.version = last.removeprefix(TRIAL_PASSED)
+        return ""
 
 
 def execute(handover: Handover, program: Program) -> None:

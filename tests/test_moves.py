@@ -190,6 +190,7 @@ def test_what_was_scaled_stays_until_the_configuration_says_another_number(tmp_p
     file.write_text("workers = 1\n")
     with running_server("--config", str(file)) as server:
         server.process.send_signal(signal.SIGTTIN)
+        server.expect_log("2 workers from now on")  # of signals that wait together, HUP would come first
         server.process.send_signal(signal.SIGHUP)
         server.expect_log("workers stay at 2, as TTIN and TTOU have it")
         server.expect_log("has retired")

@@ -542,6 +542,18 @@ def test_one_that_had_settled_or_was_killed_is_started_at_once() -> None:
     assert not restarts.hopeless
 
 
+def test_one_that_was_killed_after_it_came_up_makes_earlier_failures_forgotten() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, tries=3)
+    for round_ in range(10):
+        now = 100.0 * round_
+        restarts.failed(now)
+        assert restarts.not_before == now
+        restarts.failed(now)
+        restarts.came_up(now + 1.0)
+        restarts.was_killed()
+    assert not restarts.hopeless
+
+
 # --- whatever happens ---------------------------------------------------------------------------------------
 
 

@@ -280,11 +280,12 @@ class Restarts:
     """When the sequencer may be started again. Times in seconds.
 
     One that was killed by others after it had come up has done nothing wrong, and nobody is served without it: the next
-    is started at once. One that fails, the first time or `settled` seconds after it came up, is started again at once
-    too, and then after pauses that double, from `least` to `most`.
+    is started at once, and earlier failures are forgotten. One that fails, the first time or `settled` seconds after it
+    came up, is started again at once too, and then after pauses that double, from `least` to `most`. They stay short:
+    everybody waits for it, and a start that the system refuses costs little.
     """
 
-    def __init__(self, settled: float = 5.0, least: float = 0.05, most: float = 5.0, tries: int = 5) -> None:
+    def __init__(self, settled: float = 5.0, least: float = 0.05, most: float = 0.5, tries: int = 5) -> None:
         self._settled = settled
         self._least = least
         self._most = most
@@ -303,8 +304,9 @@ class Restarts:
         self._came_up_at = now
 
     def was_killed(self) -> None:
-        """Others have killed it."""
+        """Others have killed it, after it had come up."""
         self._came_up_at = None
+        self._failures = 0
 
     def failed(self, now: float) -> None:
         """It ended by itself, or could not be started, or did not come up."""

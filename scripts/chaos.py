@@ -67,6 +67,8 @@ STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
 DONE = {"reloaded": "hup", "the program is replaced": "upgrade", "workers from now on": "scale"}  # as the log says it
 UPGRADE_BEGINS = "trying the version that is installed now"
 UPGRADE_ENDS = ("the program is replaced", "no upgrade")
+PLENTY_S = 1.0  # at least, between two shortages
+DISK_GONE = 0.8  # of a run: by then all on the disk that goes has gone
 UPGRADE_HEARD_S = 1.0  # so long after USR2 the log says at the latest that an upgrade has begun
 
 
@@ -535,16 +537,23 @@ class Killer:
         dice: random.Random,
         installation: Installation | None = None,
         limits: Sequence[int] = (),
+        seconds: float = 0.0,
     ) -> None:
-        """`installation` is needed for the kind disk, the limits that bind the server for the kind limit."""
+        """`installation` is needed for the kind disk, the limits that bind the server for the kind limit.
+
+        What is on the disk goes at moments that are spread over so many seconds from now.
+        """
         self.kills: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self.done: Counter[str] = Counter()
         self._server = server
-        self._kinds = list(kinds)
+        self._kinds = [kind for kind in kinds if kind != "disk"]
         self._dice = dice
         self._installation = installation
+        now, parts = time.monotonic(), installation.left() if installation is not None else []
+        self._removals = sorted(now + dice.uniform(0.0, DISK_GONE * seconds) for _ in parts)
         self._limits = limits
         self._shortage: Shortage | None = None
+        self._plenty_until = -math.inf
         self._pids: dict[str, int] = {}
         self._upgrading = False
         self._upgrade_asked = -math.inf
@@ -552,11 +561,12 @@ class Killer:
     def strike(self) -> Strike | None:
         """Do it once; give what was done, or None when there was nobody to do it to."""
         self.look()
-        if self._installation is not None and not self._installation.left():
-            self._kinds = [kind for kind in self._kinds if kind != "disk"]
-        if not self._kinds:
+        if self._removals and time.monotonic() >= self._removals[0] and self._can_remove():
+            kind = "disk"
+        elif self._kinds:
+            kind = self._dice.choice(self._kinds)
+        else:
             return None
-        kind = self._dice.choice(self._kinds)
         try:
             struck = self._strike(kind)
         except psutil.NoSuchProcess:  # it ended just now
@@ -571,6 +581,7 @@ class Killer:
         if self._shortage is not None and now >= self._shortage.until:
             self._shortage.end()
             self._shortage = None
+            self._plenty_until = now + PLENTY_S
 
     def look(self) -> None:
         """Read what the server has logged meanwhile."""
@@ -592,17 +603,20 @@ class Killer:
             case _:
                 return self._strike_child(kind)
 
+    def _can_remove(self) -> list[str]:
+        assert self._installation is not None
+        return self._installation.left(with_program=not self._may_upgrade())
+
     def _strike_disk(self) -> bool:
         """Remove one of the things on the disk. They do not come back."""
         assert self._installation is not None
-        left = self._installation.left(with_program=not self._may_upgrade())
-        if left:
-            self._installation.remove(self._dice.choice(left))
-        return bool(left)
+        del self._removals[0]
+        self._installation.remove(self._dice.choice(self._can_remove()))
+        return True
 
     def _strike_limit(self) -> bool:
-        """Let a limit be reached, or several."""
-        if self._shortage is not None or self._may_upgrade():
+        """Let a limit be reached, or several; not at once again, for then nothing could ever be started."""
+        if self._shortage is not None or time.monotonic() < self._plenty_until or self._may_upgrade():
             return False
         chosen = [limit for limit in self._limits if self._dice.random() < 0.5] or self._limits
         self._shortage = Shortage(psutil.Process(self._server.pid), chosen, self._dice)
@@ -820,7 +834,8 @@ def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         stack.enter_context(closing(server))
         address = server.address(time.monotonic() + BOOT_S)
         limits = LIMITS if user is not None else LIMITS[:1]
-        killer = Killer(server, options.kill, random.Random(options.seed), installation, limits)
+        dice = random.Random(options.seed)
+        killer = Killer(server, options.kill, dice, installation, limits, options.seconds)
         chaos = Chaos(options, address, killer)
         chaos.run()
         killer.look()

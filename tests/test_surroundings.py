@@ -250,7 +250,7 @@ def test_a_shortage_of_descriptors_passes() -> None:
         server.expect_log("worker-", "cannot be started: no process can be started", count=3)
         talk(alice, bob, "meanwhile")
         server.sequencer().kill()
-        server.expect_log("sequencer: it cannot be started", count=2)
+        server.expect_log("sequencer: no process can be started", count=2)
         alice.say("late")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         expect_next(bob, "alice: late")

@@ -127,7 +127,7 @@ class Sequencing:
         try:
             sequencer.launch()
         except (ForkError, OSError) as error:
-            self._count_failure(f"it cannot be started: {error}", now)
+            self._count_failure(str(error), now)
             return
         self._sequencer = sequencer
         self._boot_by = now + BOOT_SECONDS

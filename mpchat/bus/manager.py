@@ -34,6 +34,7 @@ from mpchat.bus.desk import Desk
 from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
 from mpchat.child import Child, start_child
+from mpchat.errors import ForkError
 from mpchat.logs import start_logging
 
 log = logging.getLogger(__name__)
@@ -257,8 +258,11 @@ class Sequencer:
     def launch(self, **bounds: int) -> None:
         """Start the process, and the log in it with these bounds of `MemoryLog` (bytes); once only. Does not wait for
         it to come up. Raises ForkError, and then leaves nothing behind."""
-        listens_at = self._choose_address()
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+            listens_at = self._choose_address()
+        except OSError as error:
+            raise ForkError(f"no process can be started: {error}") from error
         run = partial(_run_log_server, listens_at, self._journal, bounds, theirs)
         own = self._journal.descriptor if self._journal is not None else None
         with ours, theirs:

@@ -126,7 +126,7 @@ class Sequencing:
         sequencer = Sequencer(self._journal)
         try:
             sequencer.launch()
-        except (ForkError, OSError) as error:
+        except ForkError as error:
             self._count_failure(str(error), now)
             return
         self._sequencer = sequencer

@@ -99,7 +99,8 @@ def somebody() -> tuple[str, ...]:
 def test_no_processes(somebody: tuple[str, ...]) -> None:
     _, line = see_refusal(*somebody, *limited("RLIMIT_NPROC", 1))
     reason = f"[Errno {errno.EAGAIN}] {os.strerror(errno.EAGAIN)}"
-    assert line == f"the sequencer does not come up: no process can be started: {reason}"
+    assert line.startswith("the sequencer does not come up: ")
+    assert line.endswith(f"no process can be started: {reason}")
 
 
 @linux

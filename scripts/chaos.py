@@ -13,9 +13,9 @@ Not checked: notices of the lobby, where nobody talks, and where in its stream a
 commands.
 
 A *pause* is the time between two receipts at one client, whatever the reason: this script's own delays count. It is
-counted under the kinds of all events from AROUND_S before its beginning to its end ("none": no event), and measured
-at clients that read at once and have entered their room, while everybody talks. A client should receive something
-every rooms/rate seconds.
+counted under the kinds of all events from AROUND_S before its beginning to its end ("none": no event). A request is an
+event of MOVE_S. Pauses are measured at clients that read at once and have entered their room, while everybody talks. A
+client should receive something every rooms/rate seconds.
 
 Bounded: what is kept of a reference is 2 WINDOW and what the slowest client is behind, at most BEHIND; HELD for each
 client; a few words for each connection there ever was.
@@ -63,6 +63,8 @@ AROUND_S = 0.1  # what was already on its way arrives this long after the event,
 BOOT_S = 30.0
 SETTLED_S = 1.0  # a worker is stopped at this age: before it is ready, main gives it 30 s
 KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale", "disk", "limit")
+MOVES = ("hup", "upgrade", "scale")  # requests
+MOVE_S = 1.0  # that they take: clients of an upgrade wait after its trial, and those of a reload one by one
 STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
 DONE = {"reloaded": "hup", "the program is replaced": "upgrade", "workers from now on": "scale"}  # as the log says it
 UPGRADE_BEGINS = "trying the version that is installed now"
@@ -509,7 +511,7 @@ class Pauses:
         """A client received nothing from `start` to `end`."""
         kinds = set()
         for at, strike in reversed(self._events):
-            if at < start - AROUND_S - LONGEST_S:
+            if at < start - AROUND_S - max(LONGEST_S, MOVE_S):
                 break
             if start - AROUND_S - strike.seconds <= at <= end:
                 kinds.add(strike.kind)
@@ -574,7 +576,10 @@ class Killer:
         if not struck:
             return None
         self.kills[kind] += 1
-        return Strike(kind, self._shortage.seconds if kind == "limit" and self._shortage is not None else 0.0)
+        if kind == "limit":
+            assert self._shortage is not None
+            return Strike(kind, self._shortage.seconds)
+        return Strike(kind, MOVE_S if kind in MOVES else 0.0)
 
     def relent(self, now: float) -> None:
         """End a shortage when its time is up; at infinity, in any case."""
@@ -594,7 +599,7 @@ class Killer:
 
     def _strike(self, kind: str) -> bool:
         match kind:
-            case "hup" | "upgrade" | "scale":
+            case _ if kind in MOVES:
                 return self._strike_main(kind)
             case "disk":
                 return self._strike_disk()
@@ -876,7 +881,8 @@ NOTES = {
     "completed": "the requests that the server carried out, according to its log; it refuses a request while another\n"
     "one is under way, and gives up an upgrade when a part of it dies or the program is gone",
     "longest pause": "the longest time between two receipts at one client, by what was done to the server from\n"
-    f"{1000 * AROUND_S:.0f} ms before it to its end: several kinds (+), or nothing (none)",
+    f"{1000 * AROUND_S:.0f} ms before it to its end: several kinds (+), or nothing (none); a request counts for "
+    f"{MOVE_S:g} s",
     "our own delay": "of this script, which is a part of the pauses",
 }
 

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from mpchat.errors import ForkError
+from mpchat.errors import ForkError, MpchatError, is_refusal
 from mpchat.lifeline import MAINS_SIGNALS, die_with_main, tie_to_main
 from mpchat.logs import log_descriptors
 from mpchat.output import STANDARD
@@ -118,8 +118,11 @@ def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn
         die_with_main(lifeline)
         tie_to_main(lifeline)
         code = run()
-    except BaseException:  # nothing may be raised into main's frames
-        log.exception("a fault of ours ends this process")
+    except BaseException as error:  # nothing may be raised into main's frames
+        if isinstance(error, MpchatError) or is_refusal(error):
+            log.error("this process ends: %s", error)
+        else:
+            log.exception("a fault of ours ends this process")
     finally:
         # Not sys.exit: main's buffers and exit handlers are main's.
         os._exit(code)

@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 
+from mpchat.errors import ForkError
+
 MAINS_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -25,8 +27,11 @@ of the group, and the kernel SIGHUP when main is killed while a child is stopped
 
 
 def tie_to_main(lifeline: int) -> None:
-    """End this process, at once and without clean-up of its own, when the lifeline ends."""
-    threading.Thread(target=_end_with_main, args=(lifeline,), name="end-with-main", daemon=True).start()
+    """End this process, at once and without clean-up of its own, when the lifeline ends. Raises ForkError."""
+    try:
+        threading.Thread(target=_end_with_main, args=(lifeline,), name="end-with-main", daemon=True).start()
+    except RuntimeError as error:
+        raise ForkError(f"no thread can be started: {error}") from error
 
 
 def die_with_main(lifeline: int) -> None:

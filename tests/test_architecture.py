@@ -27,7 +27,7 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "errors": set(),
     "output": set(),
     "logs": {"", "errors", "output"},
-    "lifeline": set(),
+    "lifeline": {"", "errors"},
     "child": {"", "errors", "output", "logs", "lifeline"},
     "sharedmemory": set(),
     "processors": set(),

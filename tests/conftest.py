@@ -242,6 +242,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile({"": "local", "brief": "brief"}.get(os.environ.get("CI", ""), "ci"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores: most tests wait for processes. More would make them wait for each other."""
+    return (os.cpu_count() or 1) + 1
+
+
 def check_leaks(what: str) -> Iterator[None]:
     before = Footprint.take()
     yield

@@ -188,6 +188,9 @@ class NoCarry:
     def free(self, half: int, size: int) -> None:
         pass
 
+    def write(self, half: int, data: bytes) -> None:
+        pass
+
 
 @given(marks=st.lists(MARKS, min_size=2, max_size=5))
 def test_a_mark_is_whole_wherever_its_writer_dies(marks: list[Mark]) -> None:
@@ -255,6 +258,92 @@ def test_a_settled_page_still_has_what_was_carried(ledger: Ledger) -> None:
     assert page.read_mark() == Mark(20, 100, 6)
     assert page.carried() == b"unsent"
     page.clear(0)
+
+
+# --- the notice ---------------------------------------------------------------------------------------------
+
+
+def test_a_notice_holds_until_there_is_a_mark_behind_it(ledger: Ledger) -> None:
+    page = ledger.page(0)
+    page.clear(0)
+    assert page.read_notice() is None
+    page.write_notice(0)
+    assert page.read_notice() == 0, "who has been told nothing else can be told this"
+    page.write_mark(Mark(1, 30))
+    assert page.read_notice() is None
+    page.write_notice(30)
+    page.write_mark(Mark(2, 30))
+    assert page.read_notice() == 30, "a mark that ends where the notice begins does not speak of it"
+    page.behind = True
+    assert page.read_notice() == 30
+    page.write_mark(Mark(2, 60))
+    page.behind = False
+    assert page.read_notice() is None
+    assert not page.behind
+
+
+def test_the_workers_mark_for_all_does_not_speak_of_who_has_a_notice(ledger: Ledger) -> None:
+    page = ledger.page(0)
+    page.clear(0)
+    page.write_mark(Mark(20, 100))
+    page.behind = False
+    page.write_notice(100)
+    assert page.behind
+    page.settle(30)
+    assert page.read_mark() == Mark(20, 100)
+    assert page.read_notice() == 100
+    # One that has died as well, before it could carry on.
+    page.settle(40)
+    assert page.read_mark() == Mark(20, 100)
+    assert page.read_notice() == 100
+
+
+def test_a_page_that_is_given_back_has_its_notice_in_the_carry(ledger: Ledger) -> None:
+    page = ledger.page(0)
+    page.clear(0)
+    page.write_mark(Mark(20, 100))
+    page.write_notice(100)
+    page.release(20, 107, b"notice\n")
+    assert page.read_notice() is None
+    assert page.carried() == b"notice\n"
+    page.clear(0)
+    assert page.read_notice() is None
+
+
+@given(
+    position=st.integers(0, 2**63),
+    behind=st.booleans(),
+    step=st.sampled_from(["written", "half written", "marked", "given back", "settled"]),
+)
+def test_a_page_with_a_notice_is_consistent_wherever_its_writer_dies(
+    position: int, behind: bool, step: str
+) -> None:
+    """At each store: there is a notice that ends behind the mark, or a mark behind the notice; and as long as there is
+    no such mark, the mark for all is not for this client."""
+    recorder, carry = cast(Any, Recorder()), cast(Any, NoCarry())
+    empty = memoryview(b"")
+    page = Page(recorder, empty, empty, carry)
+    page.write_mark(Mark(7, position))
+    page.behind = behind
+    recorder.states.clear()
+    page.write_notice(position)
+    assert len(recorder.states) == 1
+    end = Mark(7, position + 10)
+    match step:
+        case "half written":
+            page.behind = True
+        case "marked":
+            page.write_mark(end)
+            page.behind = False
+        case "given back":
+            page.release(7, position + 10, b"")
+        case "settled":
+            page.settle(9)
+    for state in recorder.states:
+        found = Page(cast(Any, state), empty, empty, carry)
+        notice, mark = found.read_notice(), found.read_mark()
+        assert (notice, mark) in [(position, Mark(7, position)), (None, end)]
+        assert found.behind or mark == end
 
 
 # --- the carry ----------------------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ Owns one *page* per client, one mark per worker, and the *carry*:
   is in the ring: so most clients never touch it, and take 512 bytes of memory, not a page of 4 KiB.
 * the **mark**: "what entries up to `seq` gave this client ends at output position `position`". Never before what it
   speaks of is written: the kernel has at least `position` bytes.
+* the **notice**: "at output position P stands a notice", which is told to clients without being in the log. It is
+  stored before the first byte of the notice is sent, and holds until there is a mark behind P. Nothing has to take it
+  back, so no death can come between such a mark and that. The same word says that the client is `behind`.
 * the worker's **mark for all**: for a client that is not `behind`, its own mark holds up to this entry too. So a
   client to whom nothing is said costs nothing, and one to whom much is said costs a mark per sweep, not per message.
 * the **carry**: output that waited in a worker which gave the client back, byte for byte. The last `carried` bytes
@@ -31,6 +34,9 @@ from mpchat.sharedmemory import make_memory
 _WORD = 8
 _BASE, _RECEIVED, _BEHIND, _VALID, *_MARKS = 0, 1, 2, 3, 4, 7
 """Where the words of a header are, and where its two marks begin, of three words each."""
+_NOTICE = 2
+"""What the word BEHIND holds: 0 (not behind), 1 (behind), or this much more than the position of a notice (and behind).
+One word for both, so that one store says both: the worker's mark for all knows nothing of a notice."""
 _WORDS = 10
 HEADER = 512
 SMALL = HEADER - _WORDS * _WORD
@@ -234,7 +240,20 @@ class Page:
 
     @behind.setter
     def behind(self, value: bool) -> None:
-        self._header[_BEHIND] = value
+        """False: only when there is a mark behind the last notice."""
+        if not value or not self.behind:
+            # A notice stays where it is.
+            self._header[_BEHIND] = value
+
+    def write_notice(self, position: int) -> None:
+        """A notice stands at this position of the output, which is behind the mark. Its bytes may be sent from now on.
+        Only one can be in front of the mark: `read_notice` must give None before."""
+        self._header[_BEHIND] = position + _NOTICE
+
+    def read_notice(self) -> int | None:
+        """Where a notice stands in the output behind the mark, if there is one."""
+        position = self._header[_BEHIND] - _NOTICE
+        return position if position >= self.read_mark().position else None
 
     def write_mark(self, mark: Mark) -> None:
         """The new mark; the old one, and what was carried for it, holds until this one is whole."""

@@ -195,6 +195,10 @@ SAMPLES: list[tuple[events.Event, list[str]]] = [
     (events.Goodbye("ann", "send queue exceeded"), ["! You are disconnected: send queue exceeded."]),
     (events.Stopping(""), ["! The server is stopping."]),
     (events.Stopping("upgrade"), ["! The server is stopping (upgrade)."]),
+    (
+        events.Stalled(),
+        ["* The server cannot deliver messages at the moment. What you send is kept and goes out as soon as it can."],
+    ),
 ]
 
 

@@ -252,11 +252,19 @@ class Stopping:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Nothing can be delivered at the moment. What the session sends is kept.
+
+    The only event that no entry leads to: a worker that has lost the log tells it.
+    """
+
+
 Notice = Joined | Left | Quit | Renamed | TopicSet
 Event = (
     Message | Notice | Welcome | NameAsked | NameGiven | SignedOn | Entered | Departed | NameChanged
     | PrivateIn | PrivateOut | OtherAway | History | RoomList | MemberList | Whois | Topic | Ignoring | IgnoreSet
-    | AwaySet | TimestampsSet | QuietSet | Help | Failed | Goodbye | Stopping
+    | AwaySet | TimestampsSet | QuietSet | Help | Failed | Goodbye | Stopping | Stalled
 )  # fmt: skip
 
 

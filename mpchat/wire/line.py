@@ -273,6 +273,10 @@ _WORDS: dict[type[events.Event], Callable[[Any], list[str]]] = {
     events.Failed: _failed,
     events.Goodbye: _goodbye,
     events.Stopping: lambda event: [f"! The server is stopping{_reason(event.reason)}."],
+    # No "!": nobody did anything wrong, and a client that waits for an answer would take this for a refusal.
+    events.Stalled: _simple(
+        "* The server cannot deliver messages at the moment. What you send is kept and goes out as soon as it can."
+    ),
 }
 
 _PROBLEMS = {

@@ -7,6 +7,8 @@ the point was come to. Without a token nothing happens.
 
 Owns the tables of the points, WORKER, SEQUENCER and MAIN: what is patched in which process. The product knows nothing
 of it.
+A file HOLD in the folder keeps a sequencer that is started from coming up; when there is a file IMPATIENT, workers tell
+their clients of an outage after TELL_AFTER.
 Some bounds are lower here, so that little is enough to come by every step: a shadow applies one record a slice, every
 adoption leaves a snapshot, the log asks for one after each SNAPSHOT_EVERY bytes, clients are given back one in a
 message, and the kernel takes little for a client that does not read.
@@ -17,6 +19,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -35,7 +38,7 @@ from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Re
 from mpchat.server.ledger import Ledger, Page, _Carry
 from mpchat.server.main.supervisor import Supervisor
 from mpchat.server.main.workforce import Workforce
-from mpchat.server.worker import adoption, worker
+from mpchat.server.worker import adoption, outage, worker
 from mpchat.server.worker.adoption import Adoption
 from mpchat.server.worker.client import Client
 from mpchat.server.worker.connection import Connection
@@ -47,6 +50,8 @@ from mpchat.wire.framing import LineFraming
 
 SNAPSHOT_EVERY = 4000
 SEND_BUFFER = 4096
+HOLD, IMPATIENT = "hold", "impatient"
+TELL_AFTER = 0.3
 
 folder = Path()
 """Where the tokens are; set in each process."""
@@ -160,6 +165,11 @@ def adopting(_: None, publisher: Publisher) -> bool:
     return any(isinstance(entry, Opened) and entry.epoch for entry in entries)
 
 
+def has_notice(_: None, client: Client, *more: Any) -> bool:
+    """Whether no mark says yet that the client was sent a notice."""
+    return client._page.read_notice() is not None
+
+
 def pending(pace: Any) -> bool:
     return bool(pace._fanout.pending)
 
@@ -217,6 +227,11 @@ WORKER: dict[str, Point] = {
     "marked": after(Page, "write_mark"),
     "sweeping": before(Ledger, "set_sweep_mark"),
     "swept": after(Ledger, "set_sweep_mark"),
+    # a notice
+    "notice-stored": after(Page, "write_notice"),
+    "notice-sent": after(Client, "send", has_notice),
+    "notified": after(Client, "notify"),
+    "notified-all": after(Worker, "_notify"),
     # a hand-off
     "new": after(Client, "open"),
     "taken": after(worker, "receive_adoptee"),
@@ -326,6 +341,8 @@ class FatalWorker:
         adoption.SLICE = 0.0
         worker.DEAR, worker.BYTES_AN_ENTRY = 0, 1 << 20
         control.SIDS_MOST = 1
+        if (self.folder / IMPATIENT).exists():
+            outage.TELL_AFTER = TELL_AFTER
         receive_descriptors = Channel._receive_descriptors
 
         def receive_small(channel: Channel, count: int) -> list[int]:
@@ -347,6 +364,8 @@ class FatalSequencer:
         self.run = manager._run_log_server
 
     def __call__(self, *arguments: Any) -> int:
+        while (self.folder / HOLD).exists():
+            time.sleep(0.01)
         prepare(self.folder, SEQUENCER.items())
         journal._JOIN = 0
         memory.ASK_AGAIN = 0.1

@@ -30,8 +30,9 @@ from mpchat.chat.state import Limits
 from mpchat.config import Config
 from mpchat.server.control import Beat, Closed, Handed, HandOff, Reconnect, Release, Released, Retire, Unlinked
 from mpchat.server.kernel import Progress
-from mpchat.server.ledger import Ledger, Shape
+from mpchat.server.ledger import Ledger, Page, Shape
 from mpchat.server.worker.client import Client
+from mpchat.server.worker.outage import TELL_AFTER
 from mpchat.server.worker.reader import READ_WAIT
 from mpchat.server.worker.worker import Worker
 
@@ -236,7 +237,7 @@ class Source:
 
     @property
     def lost(self) -> bool:
-        return self.log is not self._world.log
+        return self._world.is_down or self.log is not self._world.log
 
     def check(self) -> None:
         if self.lost:
@@ -257,6 +258,26 @@ class Source:
     def put_snapshot(self, seq: int, blob: bytes) -> None:
         self.check()
         self.log.put_snapshot(seq, blob)
+
+
+class Words:
+    """The words of a page's header. Its writer may die at each store."""
+
+    def __init__(self, world: World, words: memoryview) -> None:
+        self._world = world
+        self._words = words
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __getitem__(self, number: int) -> int:
+        return int(self._words[number])
+
+    def __setitem__(self, number: int, value: int) -> None:
+        self._words[number] = value
+        self._world.stores_left -= 1
+        if not self._world.stores_left:
+            raise Killed
 
 
 class Wire:
@@ -315,6 +336,10 @@ class Connection:
     @property
     def queued(self) -> int:
         return len(self._queue)
+
+    @property
+    def spare(self) -> int:
+        return MOST if self._phase is _Phase.OPEN else 0
 
     def resume_reading(self) -> None:
         self._reading = not self._eof and self._phase in (_Phase.OPEN, _Phase.MUTED)
@@ -438,6 +463,10 @@ class World:
         self.clock = Clock()
         self.output_left = MOST
         """How much may be written before whoever writes dies."""
+        self.stores_left = MOST
+        """How many words may be stored in pages before whoever stores dies."""
+        self.is_down = False
+        """There is no sequencer: what needs one waits."""
         self.late: list[tuple[Any, ...]] = []
         """Publications of dead workers that the sequencer has yet to read."""
         self.published: list[tuple[Any, ...]] = []
@@ -450,6 +479,8 @@ class World:
         self._journal = Journal.make_private(1 << 19, segment=1 << 12)
         self._ledger = Ledger(Shape(PAGES, SLOTS, RING))
         self._pages = list(range(PAGES))
+        self._missing = 0  # workers
+        self._unplaced: list[tuple[dict[SessionId, Held], bool]] = []
         self._descriptors: dict[int, Wire] = {}
         self.log = self._open_log()
 
@@ -486,12 +517,16 @@ class World:
             stack.callback(logging.disable, logging.NOTSET)
             stack.enter_context(mock.patch.object(Client, "_fail", _raise))
             stack.enter_context(mock.patch.object(Worker, "_fail", _fail))
+            stack.enter_context(mock.patch.object(Page, "__init__", self._watch_page(Page.__init__)))
             yield
 
     # --- what happens
 
     def start(self) -> None:
-        """Another worker."""
+        """Another worker, as soon as there is a sequencer."""
+        if self.is_down:
+            self._missing += 1
+            return
         slot = next(number for number in range(SLOTS) if all(each.slot != number for each in self.processes))
         channel = Channel()
         worker = Worker(CONFIG, cast(Any, channel), cast(Any, None), self._ledger, slot)
@@ -524,7 +559,7 @@ class World:
         """The worker dies; what it has sent to the sequencer is read later."""
         link = process.worker.publisher._link
         request = getattr(link, "request", None)
-        if request is not None:
+        if request is not None and not self.is_down:
             self.late.append(request[1])
         self._bury(process)
 
@@ -547,8 +582,12 @@ class World:
         self.kill(process)
 
     def kill_log(self, taken: int) -> None:
-        """The sequencer dies and another one goes on; before, those in `taken` send it what they have, and it takes
-        that without an answer."""
+        """The sequencer dies, and another one goes on at once."""
+        self.lose_log(taken)
+        self.restore_log()
+
+    def lose_log(self, taken: int) -> None:
+        """The sequencer dies; before, those in `taken` send it what they have, and it takes that without an answer."""
         self.clock.now += 0.01
         for number, process in enumerate(list(self.processes)):
             if taken >> number & 1:
@@ -560,13 +599,33 @@ class World:
                 link.answer = None
         self._on_published()
         self.late.clear()
+        self.is_down = True
+
+    def restore_log(self) -> None:
+        """Another sequencer goes on."""
+        self.is_down = False
         self.log = self._open_log()
         for process in self.processes:
             process.channel.inbox.append((Reconnect(cast(Any, None)), []))
+        missing, self._missing = self._missing, 0
+        for _ in range(missing):
+            self.start()
+        unplaced, self._unplaced = self._unplaced, []
+        for clients, returning in unplaced:
+            self._place(clients, returning)
+
+    def suffer(self, process: Process, written: int = MOST, stored: int = MOST) -> None:
+        """The worker is without the log for so long that it tells its clients. It dies when it has written or stored
+        so much."""
+        self.turn(process, Step.READ)
+        self.clock.now += TELL_AFTER
+        self.output_left, self.stores_left = written, stored
+        self.turn(process, Step.TIMERS)
+        self.output_left = self.stores_left = MOST
 
     def publish_again(self, which: int) -> None:
         """Something that was published arrives once more, however late."""
-        if self.published:
+        if self.published and not self.is_down:
             with suppress(LogFull):
                 self.log.publish(*self.published[which % len(self.published)])
             self._on_published()
@@ -587,20 +646,31 @@ class World:
 
     def retire(self, process: Process) -> None:
         """Have a worker give all clients to others, and end; another takes its place."""
-        if not process.retiring and len(self.processes) < SLOTS:
+        if not self.is_down and not process.retiring and len(self.processes) < SLOTS:
             self.start()
             process.retiring = True
             process.channel.inbox.append((Retire(), []))
 
+    def page(self, sid: SessionId) -> Page:
+        """The page of a client that some worker has."""
+        (held,) = (process.clients[sid] for process in self.processes if sid in process.clients)
+        return self._ledger.page(held.page)
+
     @property
     def quiet(self) -> bool:
         """Whether nothing is on its way, but for what time brings."""
-        return not self.late and all(map(self._is_quiet, self.processes))
+        return not (self.is_down or self.late) and all(map(self._is_quiet, self.processes))
 
     # --- inside
 
     def _take_descriptor(self, fileno: int) -> Wire:
         return self._descriptors.pop(fileno)
+
+    def _watch_page(self, original: Callable[..., None]) -> Callable[..., None]:
+        def init(page: Page, header: memoryview, *more: Any) -> None:
+            original(page, Words(self, header), *more)
+
+        return init
 
     def _open_log(self) -> MemoryLog:
         return MemoryLog(
@@ -651,7 +721,7 @@ class World:
                     self._pages += [process.clients.pop(sid).page for sid in sids]
                 case Released(sids, _):
                     self._place({sid: process.clients.pop(sid) for sid in sids}, returning=True)
-                case Unlinked():
+                case Unlinked() if not self.is_down:
                     process.channel.inbox.append((Reconnect(cast(Any, None)), []))
 
     def _bury(self, process: Process) -> None:
@@ -666,8 +736,11 @@ class World:
 
     def _place(self, clients: dict[SessionId, Held], returning: bool = False) -> None:
         given: dict[Process, list[SessionId]] = {}
+        staying = [process for process in self.processes if not process.retiring]
+        if not staying:
+            self._unplaced.append((clients, returning))
+            return
         for sid, held in clients.items():
-            staying = [process for process in self.processes if not process.retiring]
             process = min(staying, key=lambda process: len(process.clients))
             if returning:
                 held.epoch += 1

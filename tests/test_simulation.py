@@ -3,13 +3,16 @@ says it is to be sent, whoever dies; and the workers agree, and lose and double 
 
 The workers are real (see simulated.py). Random are the fragments of streams, who does which step when, what is written
 and received when a worker is killed, the last publication of a dead worker that arrives late, and when the sequencer is
-killed and goes on with its journal, clients are moved, workers retire, and clients do not read. A witness applies every
-record at once, from the first on; what it would have sent is what must have been.
+killed and goes on with its journal, at once or after a while, clients are moved, workers retire, and clients do not
+read. A witness applies every record at once, from the first on; what it would have sent is what must have been, but for
+the notices that workers tell in long outages: each is whole, between two lines, and at most one in each outage.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 from hypothesis import settings
@@ -24,10 +27,12 @@ from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits, Session
 from mpchat.server.worker.adoption import Adoptee
 from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.outage import encode_notice
 
 LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_server=5)
 SETTLE_ROUNDS = 300
 """Far more than it takes to come by all that a whole run may have left to do."""
+NOTICE = encode_notice()
 
 
 class Output:
@@ -91,6 +96,7 @@ class Client:
     said: list[str] = field(default_factory=list)
     unsent: bytearray = field(default_factory=bytearray)
     done: bool = False  # it says no more
+    outages: int = 0  # that were over before it came
 
     def send(self, size: int) -> None:
         """Up to so many bytes arrive."""
@@ -116,6 +122,11 @@ ROUTINE = [Step.MAIN, Step.INPUT, Step.SOON, Step.TAKE, Step.ANSWER, Step.GIVE, 
 """The order in which things get done."""
 
 
+def has_workers(simulation: "Simulation") -> bool:
+    """In an outage those that die are not replaced."""
+    return bool(simulation.world.processes)
+
+
 class Simulation(RuleBasedStateMachine):
     """The steps, in any order; at the end everything is done, and all must agree."""
 
@@ -123,6 +134,7 @@ class Simulation(RuleBasedStateMachine):
         super().__init__()
         self.witness = Witness()
         self.clients: list[Client] = []
+        self.outages = 0
         self._open = ExitStack()
 
     @initialize(workers=st.integers(2, 4), tail=st.sampled_from([1500, 1 << 17]))
@@ -145,7 +157,7 @@ class Simulation(RuleBasedStateMachine):
         if self.world.has_room:
             sid = len(self.clients).to_bytes(16)
             self.witness.watch(sid)
-            client = Client(sid, self.world.connect(sid))
+            client = Client(sid, self.world.connect(sid), outages=self.outages - self.world.is_down)
             client.unsent += f"{name}\n".encode()
             self.clients.append(client)
 
@@ -173,11 +185,14 @@ class Simulation(RuleBasedStateMachine):
         client.done = client.wire.ended = True
         client.wire.reset = reset
 
+    @precondition(has_workers)
     @rule(turns=TURNS)
     def turn(self, turns: list[tuple[int, Step, int]]) -> None:
         for which, step, size in turns:
-            self.world.turn(self.process(which), step, size)
+            if self.world.processes:
+                self.world.turn(self.process(which), step, size)
 
+    @precondition(has_workers)
     @rule(which=WHICH, size=SIZES)
     def go_on(self, which: int, size: int) -> None:
         """One worker does everything once."""
@@ -196,30 +211,65 @@ class Simulation(RuleBasedStateMachine):
         if self.clients:
             self.clients[which % len(self.clients)].wire.window = window
 
+    @precondition(has_workers)
     @rule(which=WHICH)
     def kill(self, which: int) -> None:
         self.world.kill(self.process(which))
 
+    @precondition(has_workers)
     @rule(which=WHICH, size=st.integers(1, 400))
     def kill_writing(self, which: int, size: int) -> None:
         self.world.kill_writing(self.process(which), size)
 
+    @precondition(has_workers)
     @rule(which=WHICH, size=st.integers(1, 100))
     def kill_receiving(self, which: int, size: int) -> None:
         self.world.kill_receiving(self.process(which), size)
 
+    @precondition(lambda self: not self.world.is_down)
     @rule(taken=st.integers(0, 15))
     def kill_log(self, taken: int) -> None:
+        self.outages += 1
         self.world.kill_log(taken)
+
+    @precondition(lambda self: not self.world.is_down)
+    @rule(taken=st.integers(0, 15))
+    def lose_log(self, taken: int) -> None:
+        self.outages += 1
+        self.world.lose_log(taken)
+
+    @precondition(lambda self: self.world.is_down)
+    @rule()
+    def restore_log(self) -> None:
+        self.world.restore_log()
+
+    @precondition(lambda self: self.world.is_down)
+    @rule()
+    def suffer(self) -> None:
+        """It is a long outage."""
+        for process in list(self.world.processes):
+            self.world.suffer(process)
+
+    @precondition(lambda self: self.world.is_down and self.world.processes)
+    @rule(which=WHICH, written=st.integers(0, 3 * len(NOTICE)))
+    def kill_writing_notices(self, which: int, written: int) -> None:
+        self.world.suffer(self.process(which), written=written)
+
+    @precondition(lambda self: self.world.is_down and self.world.processes)
+    @rule(which=WHICH, stored=st.integers(1, 40))
+    def kill_storing_notices(self, which: int, stored: int) -> None:
+        self.world.suffer(self.process(which), stored=stored)
 
     @rule(which=WHICH)
     def doubt(self, which: int) -> None:
         self.world.publish_again(which)
 
+    @precondition(has_workers)
     @rule(which=WHICH, number=st.integers(1, 3))
     def release(self, which: int, number: int) -> None:
         self.world.release(self.process(which), number)
 
+    @precondition(has_workers)
     @rule(which=WHICH)
     def retire(self, which: int) -> None:
         self.world.retire(self.process(which))
@@ -247,6 +297,8 @@ class Simulation(RuleBasedStateMachine):
                 self.compare()
 
     def settle(self) -> None:
+        if self.world.is_down:
+            self.world.restore_log()
         for client in self.clients:
             client.wire.window = MOST
             if not client.done:
@@ -286,6 +338,12 @@ class Simulation(RuleBasedStateMachine):
         """It was sent what the log says, all of it; up to some point, if it was cut off."""
         expected, output = self.witness.output(client.sid), bytes(client.wire.output)
         cut = client.wire.reset or client.sid in self.witness.lost
+        whole = re.findall(b"^" + re.escape(NOTICE), output, re.MULTILINE)
+        assert len(whole) == output.count(NOTICE) <= self.outages - client.outages
+        output = output.replace(NOTICE, b"")
+        last = output[output.rfind(b"\n") + 1 :]
+        if cut and NOTICE.startswith(last):
+            output = output.removesuffix(last)
         assert output == (expected[: len(output)] if cut else expected), "the output is wrong"
 
 
@@ -313,6 +371,122 @@ def say(simulation: Simulation) -> None:
     simulation.talk([(which, ["{}", "{}"], MOST) for which in range(len(simulation.clients))])
     for _ in range(3):
         simulation.finish_round()
+
+
+def begin_outage() -> Simulation:
+    """There is no sequencer any more. Who reads nothing has output waiting; who came last is not in the log yet."""
+    simulation = begin()
+    for reads_late in (0, 1):
+        simulation.read_no_more_than(reads_late, 10)
+    say(simulation)
+    simulation.lose_log(0)
+    for name in ("late", "later"):
+        simulation.connect(name)
+    for process in simulation.world.processes:
+        simulation.world.turn(process, Step.MAIN)
+    return simulation
+
+
+def count_notices(simulation: Simulation) -> list[int]:
+    return [client.wire.output.count(NOTICE) for client in simulation.clients]
+
+
+@pytest.mark.parametrize("then", ["the others tell", "all die", "successors die"])
+@pytest.mark.parametrize("what", ["written", "stored"])
+def test_whoever_dies_telling_of_an_outage_each_is_told_once_at_most(what: str, then: str) -> None:
+    told = []
+    for size in count(1):
+        simulation = begin_outage()
+        dying = simulation.process(0)
+        simulation.world.suffer(dying, **{what: size})
+        died = dying not in simulation.world.processes
+        if then == "all die":
+            while simulation.world.processes:
+                simulation.kill(0)
+        else:
+            simulation.suffer()
+        simulation.restore_log()
+        for rounds in (1, 2, 4, 8) if then == "successors die" else ():
+            for _ in range(rounds):
+                simulation.finish_round()
+            for process in list(simulation.world.processes):
+                simulation.world.kill(process)
+        simulation.teardown()
+        told.append(sum(count_notices(simulation)))
+        if not died:
+            break
+    assert told == sorted(told)
+    assert told[0] < told[-1]
+    assert told[-1] == (len(dying.clients) if then == "all die" else len(simulation.clients))
+    assert len(told) > 2 * len(dying.clients)
+
+
+def test_a_second_outage_is_told_of_again_but_not_who_reads_nothing() -> None:
+    simulation = begin_outage()
+    simulation.suffer()
+    simulation.suffer()
+    simulation.restore_log()
+    for _ in range(3):
+        simulation.finish_round()
+    simulation.lose_log(0)
+    simulation.suffer()
+    simulation.teardown()
+    told = count_notices(simulation)
+    assert told == [1, 1] + [2] * (len(told) - 2)
+
+
+def test_whoever_dies_telling_of_an_outage_no_client_falls_behind_by_it() -> None:
+    """For who is sent nothing for long, the worker's mark for all holds; but no more when there is a notice."""
+    for stored in count(1):
+        simulation = begin()
+        told = simulation.clients[-1]
+        told.unsent += b"/join a\n/leave lobby\n"
+        for _ in range(2):
+            say(simulation)
+        simulation.lose_log(0)
+        applied = simulation.world.log.ping()
+        (process,) = (each for each in simulation.world.processes if told.sid in each.clients)
+        page = simulation.world.page(told.sid)
+        assert page.read_mark().seq < applied
+        simulation.world.suffer(process, stored=stored)
+        died = process not in simulation.world.processes
+        if died:
+            assert page.read_mark().seq == applied
+        del page
+        simulation.teardown()
+        if not died:
+            break
+    assert stored > len(process.clients)
+
+
+def test_nobody_is_told_of_a_short_outage() -> None:
+    simulation = begin_outage()
+    simulation.wait(0.3)
+    simulation.teardown()
+    assert set(count_notices(simulation)) == {0}
+
+
+def test_clients_are_told_when_the_next_sequencer_was_gone_before_the_worker_came_to_it() -> None:
+    """So the worker sees no loss of a link: it has let go of the old ones to connect anew."""
+    simulation = begin()
+    simulation.kill_log(0)
+    simulation.lose_log(0)
+    for process in simulation.world.processes:
+        simulation.world.turn(process, Step.MAIN)
+    simulation.suffer()
+    simulation.teardown()
+    assert set(count_notices(simulation)) == {1}
+
+
+def test_who_comes_when_others_have_been_told_is_told_at_once() -> None:
+    simulation = begin_outage()
+    simulation.suffer()
+    simulation.connect("last")
+    for process in simulation.world.processes:
+        simulation.world.turn(process, Step.MAIN)
+    assert simulation.clients[-1].wire.output == NOTICE
+    simulation.teardown()
+    assert simulation.clients[-1].wire.output.startswith(NOTICE + b"* Welcome")
 
 
 def test_the_simulation_finds_a_replica_that_applies_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,9 @@ says how much of that the dead worker had written; the rest is sent, from the mi
 A worker that gives a client back in good order has written a mark just then, and left in the carry what the client had
 not taken: it is sent first.
 
+One thing that clients are told is not in the log: the notice of an outage (`outage`). The page says where in the output
+the dead worker has put it, and there it is put again.
+
 Promises: nothing lost, doubled, reordered or torn, in either direction. What cannot be made again, because the log is
 trimmed, ends that one session with a reason. Takes its time in slices of SLICE, so that the worker's other clients
 notice nothing.
@@ -30,6 +33,7 @@ from mpchat.server.control import Handed
 from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Mark, Page
 from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.outage import encode_notice
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,8 @@ class Adoptee:
     progress: Progress
     mark: Mark
     carried: bytes = b""
+    notice_at: int | None = None
+    """Where a notice stands in the output that is made again: the log does not say it."""
     tape: _Tape = field(default_factory=_Tape)
 
     @property
@@ -78,14 +84,21 @@ class Adoptee:
     @property
     def output(self) -> bytes | None:
         """What it is still to be sent; None when that does not fit with what was written, which is a fault of ours."""
+        start = self.mark.position - len(self.carried)
         content = self.carried + self.tape.content
-        written = self.progress.written - (self.mark.position - len(self.carried))
+        if self.notice_at is not None:
+            at = self.notice_at - start
+            if at > len(content):
+                return None
+            content = content[:at] + encode_notice() + content[at:]
+        written = self.progress.written - start
         return content[written:] if 0 <= written <= len(content) else None
 
     @property
     def output_position(self) -> int:
         """Where its output ends, what is still to be sent included."""
-        return self.mark.position + len(self.tape.content)
+        notice = 0 if self.notice_at is None else len(encode_notice())
+        return self.mark.position + len(self.tape.content) + notice
 
 
 def receive_adoptee(handed: Handed, client: socket.socket, page: Page) -> Adoptee:
@@ -96,7 +109,7 @@ def receive_adoptee(handed: Handed, client: socket.socket, page: Page) -> Adopte
     else:
         # Only who was given back in good order comes here (see the supervisor), and then the page knows it all.
         progress = Progress(page.received, mark.position - mark.carried, True)
-    return Adoptee(handed, client, page, progress, mark, page.carried())
+    return Adoptee(handed, client, page, progress, mark, page.carried(), page.read_notice())
 
 
 class Adoption:

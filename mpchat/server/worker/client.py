@@ -212,6 +212,23 @@ class Client:
             self._next_mark = Mark(seq, self._output)
         return False
 
+    def notify(self, seq: int, notice: bytes) -> bool:
+        """Send the client a notice, which is not in the log, behind what entries up to `seq` gave it. As `mark`, say
+        whether its page has a mark behind all of that.
+
+        Not sent: to whom nothing can be sent any more; what would overflow the send queue; and a second notice while a
+        mark behind the first one waits to be written, since then the client does not read what it is sent.
+        """
+        if self._connection.spare < len(notice):
+            return True
+        # Fresh, since the worker's mark for all will not hold for the client until it has one behind the notice.
+        marked = self.mark(seq)
+        if self._page.read_notice() is not None:
+            return marked
+        self._page.write_notice(self._output)
+        self.send(notice)
+        return self.mark(seq)
+
     # --- inside
 
     def _take(self, data: memoryview | bytes) -> None:

@@ -102,6 +102,11 @@ class Connection:
         return self._queued
 
     @property
+    def spare(self) -> int:
+        """Bytes that can be sent now before the send queue overflows; 0 when nothing is sent any more."""
+        return max(0, self._limit - self._queued) if self._phase is _Phase.OPEN else 0
+
+    @property
     def reading(self) -> bool:
         return self._reading
 

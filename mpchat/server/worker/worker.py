@@ -7,8 +7,8 @@ reading link to the log. The life of a message, all of it:
     ... read -> Reader._apply -> Replica.apply -> Fanout.deliver ... Fanout.flush -> Client.send -> Connection.send
 
 Promises: a worker that cannot go on (an entry that cannot be applied) ends with exit code 1 and leaves the rest to
-main; one whose sequencer is gone keeps its clients and waits for main to say where the next one is. Never takes a
-decision about the chat by itself.
+main; one whose sequencer is gone keeps its clients, tells them so after a while, and waits for main to say where the
+next one is. Never takes a decision about the chat by itself.
 """
 
 import asyncio
@@ -55,6 +55,7 @@ from mpchat.server.ledger import Ledger
 from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.client import Client, Start
 from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.outage import Outage, encode_notice
 from mpchat.server.worker.pace import Pace
 from mpchat.server.worker.publisher import Publisher
 from mpchat.server.worker.reader import Reader, Rest
@@ -94,6 +95,7 @@ class Worker:
         self.publisher = Publisher(self.loop, self._relieve, self._fail)
         self._snapshot_at = position  # the entry of the last snapshot that we know of
         self._connected = False
+        self._outage = Outage(self.loop, self._tell_of_outage)
         self._clients: dict[SessionId, Client] = {}
         self._unrelieved: dict[Client, None] = {}
         self._unapplied: dict[Client, None] = {}
@@ -217,6 +219,7 @@ class Worker:
             self._connected = False
             log.warning("%s", error)
             self._post(Unlinked())
+        self._outage.begin()
         self._reader.disconnect()
         self.publisher.disconnect()
 
@@ -228,14 +231,29 @@ class Worker:
             self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
         except LogLost as error:
             log.debug("%s", error)
+            self._outage.begin()
             self._reader.disconnect()
             self.publisher.disconnect()
             self._post(Unlinked())
             return
         self._connected = True
+        self._outage.end()
         if self._adoption is not None:
             self._adoption.source = self._log
         self._plan_adoption()
+
+    def _tell_of_outage(self) -> bool:
+        """Tell all clients that nothing is delivered; not in the middle of a record, where no mark can be written."""
+        if not self._reader.between_records:
+            return False
+        log.warning("the log is still lost: clients are told, clients=%d", len(self._clients))
+        self._notify(list(self._clients.values()))
+        return True
+
+    def _notify(self, clients: Iterable[Client]) -> None:
+        notice, position = encode_notice(), self._reader.position
+        self._stir([client for client in clients if not client.notify(position, notice)])
+        self._plan_sweep()
 
     def _stir(self, clients: Iterable[Client]) -> None:
         """These are being sent something: they are due for a mark."""
@@ -251,9 +269,12 @@ class Worker:
         self._give_back()
         if self._replica.stopped:
             self._say_goodbye()
+        self._plan_sweep()
+        return rest
+
+    def _plan_sweep(self) -> None:
         if self._sweep_timer is None:
             self._sweep_timer = self.loop.call_later(SWEEP, self._guarded(self._sweep))
-        return rest
 
     def _sweep(self) -> None:
         """Leave in the ledger how far each client's output has come; see there."""
@@ -263,7 +284,7 @@ class Worker:
             self._stirred = {client: None for client in self._stirred if not client.mark(position)}
             self._ledger.set_sweep_mark(self._slot, position)
         if self._stirred:
-            self._sweep_timer = self.loop.call_later(SWEEP, self._guarded(self._sweep))
+            self._plan_sweep()
 
     def _say_goodbye(self) -> None:
         """The log says that the server stops, and the clients have been told: end their connections, and then this."""
@@ -308,6 +329,9 @@ class Worker:
                 client = self._attach(Client(self, handed, client_socket, page, Start()))
                 client.open()
                 self._settle_in(client)
+                if self._outage.told:
+                    # No entry has given it anything yet, whatever is being applied.
+                    self._notify([client])
         if adoptees or self._arriving:
             self._adopt(adoptees, handoff.more)
         self._post(Received())

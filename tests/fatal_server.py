@@ -29,7 +29,7 @@ from unittest import mock
 from mpchat import cli
 from mpchat.bus import journal, manager, memory
 from mpchat.bus.journal import Journal, Kind
-from mpchat.bus.manager import LogLink, LogProxy
+from mpchat.bus.manager import LogLink
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Opened, decode_entries
 from mpchat.errors import MpchatError
@@ -38,13 +38,14 @@ from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Re
 from mpchat.server.ledger import Ledger, Page, _Carry
 from mpchat.server.main.supervisor import Supervisor
 from mpchat.server.main.workforce import Workforce
-from mpchat.server.worker import adoption, outage, worker
+from mpchat.server.worker import adoption, outage, snapshots, worker
 from mpchat.server.worker.adoption import Adoption
 from mpchat.server.worker.client import Client
 from mpchat.server.worker.connection import Connection
 from mpchat.server.worker.fanout import Fanout
 from mpchat.server.worker.publisher import Publisher
 from mpchat.server.worker.reader import Reader
+from mpchat.server.worker.snapshots import Snapshots
 from mpchat.server.worker.worker import Worker
 from mpchat.wire.framing import LineFraming
 
@@ -52,6 +53,8 @@ SNAPSHOT_EVERY = 4000
 SEND_BUFFER = 4096
 HOLD, IMPATIENT = "hold", "impatient"
 TELL_AFTER = 0.3
+PIECE = 1000
+"""Bytes of a snapshot in one message: so it is never one only."""
 
 folder = Path()
 """Where the tokens are; set in each process."""
@@ -240,15 +243,19 @@ WORKER: dict[str, Point] = {
     "claiming": before(Worker, "_adopt"),
     "claimed": after(Publisher, "_send", adopting),
     "ours": before(Worker, "_await_adoption"),
-    "shadow": after(Adoption, "__init__"),
+    "shadow": after(Adoption, "_start"),
+    "told-of-snapshot": before(Adoption, "_feed"),
     "slice": after(Adoption, "advance", lambda done, *_: not done),
-    "made": before(Worker, "_end_adoption"),
-    "saved": after(Worker, "_leave_snapshot"),
+    "made": before(Worker, "_note_adoption"),
+    "wanted": after(Worker, "_want_snapshot"),
     "carried": after(Client, "carry_on"),
     "carried-one": after(Worker, "_carry_on"),
     # a snapshot
-    "dumped": before(LogLink, "call", calls("put_snapshot")),
-    "put": after(LogLink, "call", called("put_snapshot")),
+    "captured": before(Snapshots, "_captured"),
+    "staged": after(LogLink, "call", called("stage_snapshot")),
+    "dumped": before(LogLink, "call", calls("put_staged_snapshot")),
+    "put": after(LogLink, "call", called("put_staged_snapshot")),
+    "saved": before(Snapshots, "_end"),
     # planned moves
     "quiesced": before(Worker, "_see_released"),
     "carry": after(_Carry, "write"),
@@ -260,8 +267,8 @@ WORKER: dict[str, Point] = {
     "pausing": before(Worker, "_post", says(Paused)),
     "paused": after(Worker, "_post", said(Paused)),
     "concluding": before(Worker, "_conclude", begins_to_conclude),
-    "conclusion-put": before(LogProxy, "put_snapshot", in_conclusion()),
-    "conclusion-saved": after(LogProxy, "put_snapshot", in_conclusion()),
+    "conclusion-put": before(LogLink, "call", in_conclusion(calls("put_staged_snapshot"))),
+    "conclusion-saved": before(Snapshots, "_end", in_conclusion()),
     "conclusion-let-go": after(Client, "release", in_conclusion()),
     "conclusion-telling": before(Worker, "_post", in_conclusion(says(Released))),
     "conclusion-told": after(Worker, "_post", in_conclusion(said(Released))),
@@ -307,8 +314,9 @@ SEQUENCER: dict[str, Point] = {
     "log-trimming": before(Journal, "trim"),
     "log-trimmed": after(Journal, "trim"),
     "log-snapshot-taken": after(MemoryLog, "put_snapshot"),
-    "log-snapshot-asked": before(MemoryLog, "get_snapshot"),
-    "log-snapshot-given": after(MemoryLog, "get_snapshot"),
+    "log-snapshot-staged": after(MemoryLog, "expect_snapshot"),
+    "log-snapshot-asked": before(MemoryLog, "find_snapshot"),
+    "log-snapshot-given": after(MemoryLog, "read_snapshot"),
 }
 
 
@@ -339,7 +347,8 @@ class FatalWorker:
     def __call__(self, *arguments: Any) -> int:
         prepare(self.folder, WORKER.items())
         adoption.SLICE = 0.0
-        worker.DEAR, worker.BYTES_AN_ENTRY = 0, 1 << 20
+        worker.DEAR, worker.BYTES_AN_ENTRY, worker.SLICE = 0, 1 << 20, 0.0
+        snapshots.PIECE = adoption.PIECE = PIECE
         control.SIDS_MOST = 1
         if (self.folder / IMPATIENT).exists():
             outage.TELL_AFTER = TELL_AFTER

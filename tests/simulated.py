@@ -46,6 +46,8 @@ TOGETHER = 2
 """Clients in one message: so an adoption is of several messages."""
 TICK = 0.01
 """Seconds that pass when somebody looks at the clock: so slices end, in the same place each time."""
+PIECE = 300
+"""Bytes of a snapshot in one message: so it takes several, and much can happen in between."""
 DEAR = 20
 """Entries behind which an adoption leaves a snapshot."""
 
@@ -163,22 +165,30 @@ _descriptors = count(1)
 class Link:
     """A connection to the sequencer. A call is taken by the sequencer (`serve`) some time before it is answered."""
 
+    backlog = False
+
     def __init__(self, source: Source) -> None:
         self.request: tuple[str, tuple[Any, ...]] | None = None
         self.answer: Any = None
         self._answer_by = 0.0
         self._source = source
         self._descriptor = next(_descriptors)
+        self._staged = b""
+        self._silent = True  # it has nothing to say
 
     def fileno(self) -> int:
         return self._descriptor
 
     @property
     def ready(self) -> bool:
-        return self.answer is not None or self._source.lost
+        return not self._silent or self._source.lost
+
+    def take(self) -> bool:
+        return True
 
     def call(self, method: str, *arguments: object) -> None:
         self._source.check()
+        assert self.request is None and self._silent, "a call before the last one is answered"
         self.request = method, arguments
         self._answer_by = self._source.now + READ_WAIT
 
@@ -195,25 +205,34 @@ class Link:
         if method == "publish":
             self._source.published.append(arguments)
         try:
-            self.answer = getattr(self._source.log, method)(*arguments)
+            self.answer = self._do(method, *arguments)
         except LogError as error:
             self.answer = error
         if isinstance(self.answer, Reading):
             self.answer = Reading(self.answer.records[:most], self.answer.snapshot_wanted)
-        elif self.answer is None:
-            self.answer = "taken"
+        self._silent = False
+
+    def _do(self, method: str, *arguments: Any) -> Any:
+        log = self._source.log
+        if method == "stage_snapshot":
+            start, piece = arguments
+            self._staged = self._staged[:start] + piece
+            return None
+        if method == "put_staged_snapshot":
+            return log.put_snapshot(arguments[0], self._staged)
+        return getattr(log, method)(*arguments)
 
     def receive(self) -> Any:
-        if self.answer is None:
+        if self._silent:
             self._source.check()
             raise AssertionError("a worker waits for an answer")
-        answer, self.answer = self.answer, None
+        answer, self.answer, self._silent = self.answer, None, True
         if isinstance(answer, LogError):
             raise answer
         return answer
 
     def receive_reading(self) -> Reading:
-        if self.answer is None and self.request is not None and not self._source.lost:
+        if self._silent and self.request is not None and not self._source.lost:
             # Who comes up does wait.
             (_, (after, *_)), self.request = self.request, None
             return self._source.log.read(after, 0)
@@ -247,17 +266,12 @@ class Source:
         self.check()
         return Link(self)
 
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
-        self.check()
-        return self.log.read(after, 0)
-
     def get_snapshot(self, at_most: int | None = None) -> Snapshot:
         self.check()
         return self.log.get_snapshot(at_most)
 
-    def put_snapshot(self, seq: int, blob: bytes) -> None:
-        self.check()
-        self.log.put_snapshot(seq, blob)
+    def close(self) -> None:
+        """Its own connection, which is not played."""
 
 
 class Words:
@@ -452,6 +466,8 @@ class Step(enum.Enum):
     ANSWER = enum.auto()  # its answer is received
     GIVE = enum.auto()  # the sequencer gives what there is to read
     READ = enum.auto()  # which is received
+    ERRAND = enum.auto()  # the sequencer takes another call, of a snapshot or an adoption
+    REPORT = enum.auto()  # its answer is received
     INPUT = enum.auto()
     OUTPUT = enum.auto()
 
@@ -510,6 +526,10 @@ class World:
                 "worker.DEAR": DEAR,
                 "worker.BYTES_AN_ENTRY": MOST,
                 "worker.connect_log": lambda _: Source(self),
+                "worker.LogProxy": lambda _: Source(self),
+                "worker.time": clock,
+                "snapshots.PIECE": PIECE,
+                "adoption.PIECE": PIECE,
             }.items():
                 stack.enter_context(mock.patch(f"mpchat.server.worker.{target}", stand_in))
             # pytest keeps what is logged, exceptions and with them all of this world.
@@ -557,10 +577,9 @@ class World:
 
     def kill(self, process: Process) -> None:
         """The worker dies; what it has sent to the sequencer is read later."""
-        link = process.worker.publisher._link
-        request = getattr(link, "request", None)
-        if request is not None and not self.is_down:
-            self.late.append(request[1])
+        link = _link_of(process.worker.publisher)
+        if link is not None and link.request is not None and not self.is_down:
+            self.late.append(link.request[1])
         self._bury(process)
 
     def kill_writing(self, process: Process, size: int) -> None:
@@ -593,10 +612,9 @@ class World:
             if taken >> number & 1:
                 for step in (Step.INPUT, Step.TIMERS, Step.SOON):
                     self.turn(process, step)
-            link = cast(Link | None, process.worker.publisher._link)
+            link = _link_of(process.worker.publisher)
             if link is not None and taken >> number & 1:
                 link.serve()
-                link.answer = None
         self._on_published()
         self.late.clear()
         self.is_down = True
@@ -684,7 +702,9 @@ class World:
         )
 
     def _take_step(self, process: Process, step: Step, size: int) -> None:
-        publishing, reading = process.worker.publisher._link, process.worker._reader._link
+        publishing, reading, errands = map(
+            _link_of, (process.worker.publisher, process.worker._reader, process.worker._errands)
+        )
         match step:
             case Step.SOON:
                 process.loop.run_soon()
@@ -695,14 +715,18 @@ class World:
                     process.loop.hear(process.channel.fileno())
                 self._hear(process)
             case Step.TAKE if publishing is not None:
-                cast(Link, publishing).serve()
+                publishing.serve()
                 self._on_published()
             case Step.GIVE if reading is not None:
-                cast(Link, reading).serve(max(1, size))
-            case Step.ANSWER if publishing is not None and cast(Link, publishing).ready:
+                reading.serve(max(1, size))
+            case Step.ERRAND if errands is not None:
+                errands.serve(max(1, size))
+            case Step.ANSWER if publishing is not None and publishing.ready:
                 process.loop.hear(publishing.fileno())
-            case Step.READ if reading is not None and cast(Link, reading).ready:
+            case Step.READ if reading is not None and reading.ready:
                 process.loop.hear(reading.fileno())
+            case Step.REPORT if errands is not None and errands.ready:
+                process.loop.hear(errands.fileno())
             case Step.INPUT:
                 for connection in self._connections(process):
                     connection.read(size)
@@ -763,11 +787,16 @@ class World:
         worker, publisher = process.worker, process.worker.publisher
         busy = (
             process.channel.inbox, process.channel.outbox, process.retiring, process.loop.busy,
-            worker._coming, worker._leaving, worker._fanout.pending,
+            worker._coming, worker._leaving, worker._fanout.pending, worker._snapshots.busy,
             publisher._waiting, publisher._under_way, publisher._barriers, publisher._due,
         )  # fmt: skip
         idle = all(not held.wire.inbox and (not held.wire.ended) for held in process.clients.values())
         return idle and not any(busy) and worker._reader.position == self.log.ping()
+
+
+def _link_of(owner: Any) -> Link | None:
+    caller = owner._caller
+    return None if caller is None else cast(Link, caller.link)
 
 
 def _raise(_: object) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpchat.bus.contract import LogLost, LogTrimmed, Reading
+from mpchat.bus.contract import LogTrimmed, Reading
 from mpchat.bus.memory import MemoryLog
 from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
@@ -31,6 +31,14 @@ from mpchat.server.worker.fanout import Fanout
 LIMITS = Limits(history=5)
 CLIENTS = 4
 RING = 1 << 14
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_pieces() -> Iterator[None]:
+    """So that a snapshot is of several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adoption, "PIECE", 100)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +108,27 @@ def make_adoptee(number: int, page: Page, mark: Mark, written: int) -> Adoptee:
     return Adoptee(handed, cast(socket.socket, None), page, Progress(0, written, True), mark)
 
 
-def finish(adopted: Adoption, target: int) -> None:
+def adopt(log: MemoryLog, adoptees: list[Adoptee], target: int) -> Adoption:
+    """The adoption when it has come to `target`."""
+    adopted = Adoption(LIMITS, adoptees)
+    finish(adopted, log, target)
+    return adopted
+
+
+def finish(adopted: Adoption, log: MemoryLog, target: int) -> None:
     while not adopted.advance(target):
-        pass
+        tell(adopted, log)
+
+
+def tell(adopted: Adoption, log: MemoryLog) -> None:
+    """Ask the log what the adoption has to know, if there is something."""
+    if adopted.call is not None:
+        method, arguments = adopted.call
+        try:
+            answer: object = getattr(log, method)(*arguments)
+        except LogTrimmed as error:
+            answer = error
+        adopted.tell(answer)
 
 
 LINES = st.sampled_from(
@@ -153,10 +179,9 @@ def test_the_rest_is_what_a_worker_that_lives_would_have_sent(ledger: Ledger, da
         adoptees.append(make_adoptee(number, ledger.page(number), mark, written))
     # Only three snapshots are kept; whose mark is from before the oldest is lost, and nobody else.
     kept = [adoptee for adoptee in adoptees if has_snapshot(chat.log, adoptee.mark.seq)]
-    adopted = Adoption(chat.log, LIMITS, adoptees)
+    adopted = adopt(chat.log, adoptees, chat.position)
     assert {each.handed.sid for each in adopted.adoptees} == {each.handed.sid for each in kept}
     assert {each.handed.sid for each in adopted.lost} == {each.handed.sid for each in adoptees if each not in kept}
-    finish(adopted, chat.position)
     for adoptee in adopted.adoptees:
         whole = chat.outputs[adoptee.handed.page].sent
         assert adoptee.output == whole[adoptee.progress.written :]
@@ -183,8 +208,7 @@ def test_a_second_death_is_no_different(ledger: Ledger, data: st.DataObject) -> 
     for record in data.draw(RECORDS, label="records"):
         chat.publish(*(chat.type_line(number, line) for number, line in record))
         written = data.draw(st.integers(written, len(chat.outputs[0].sent)), label="written")
-        adopted = Adoption(chat.log, LIMITS, [make_adoptee(0, ledger.page(0), mark, written)])
-        finish(adopted, chat.position)
+        adopted = adopt(chat.log, [make_adoptee(0, ledger.page(0), mark, written)], chat.position)
         (adoptee,) = adopted.adoptees
         assert adoptee.output == chat.outputs[0].sent[written:]
         assert adoptee.output_position == len(chat.outputs[0].sent)
@@ -198,10 +222,9 @@ def test_it_goes_as_far_as_it_is_told_and_no_further(ledger: Ledger) -> None:
     mark, middle = chat.mark(1), chat.position + 1
     chat.publish(chat.type_line(0, "one"))
     chat.publish(chat.type_line(0, "two"))
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
-    finish(adopted, middle)
+    adopted = adopt(chat.log, [make_adoptee(1, ledger.page(1), mark, mark.position)], middle)
     assert adopted.adoptees[0].output == b"n0: one\n"
-    finish(adopted, chat.position)
+    finish(adopted, chat.log, chat.position)
     assert adopted.adoptees[0].output == b"n0: one\nn0: two\n"
 
 
@@ -209,8 +232,7 @@ def test_a_line_that_was_half_written_is_carried_on_in_its_middle(ledger: Ledger
     chat = make_lobby()
     mark = chat.mark(1)
     chat.publish(chat.type_line(0, "hello"))
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position + 7)])
-    finish(adopted, chat.position)
+    adopted = adopt(chat.log, [make_adoptee(1, ledger.page(1), mark, mark.position + 7)], chat.position)
     assert adopted.adoptees[0].output == b"lo\n"
 
 
@@ -218,8 +240,8 @@ def test_who_has_left_meanwhile_is_sent_what_came_before(ledger: Ledger) -> None
     chat = make_lobby()
     marks = [chat.mark(number) for number in range(CLIENTS)]
     chat.publish(chat.type_line(0, "hello"), Ended(make_sid(1), "gone"), chat.type_line(0, "too late"))
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(n, ledger.page(n), marks[n], marks[n].position) for n in (1, 2)])
-    finish(adopted, chat.position)
+    adoptees = [make_adoptee(number, ledger.page(number), marks[number], marks[number].position) for number in (1, 2)]
+    adopted = adopt(chat.log, adoptees, chat.position)
     outputs = {adoptee.handed.page: adoptee.output for adoptee in adopted.adoptees}
     assert outputs[1] == chat.outputs[1].sent[marks[1].position :]
     assert outputs[1] is not None
@@ -232,8 +254,7 @@ def test_who_had_not_even_been_opened_is_greeted(ledger: Ledger) -> None:
     """The worker died between the hand-off and its Opened: the adopter's own is the first."""
     chat = Chat(MemoryLog(wall_clock=lambda: 0))
     chat.publish(Opened(make_sid(0), "127.0.0.1", 1))
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(0, ledger.page(0), Mark(0, 0), 0)])
-    finish(adopted, chat.position)
+    adopted = adopt(chat.log, [make_adoptee(0, ledger.page(0), Mark(0, 0), 0)], chat.position)
     assert adopted.adoptees[0].output == b"* Welcome to mpchat. What is your name?\n"
 
 
@@ -242,8 +263,7 @@ def test_what_does_not_fit_with_what_was_written_is_not_sent(ledger: Ledger, off
     chat = make_lobby()
     mark = chat.mark(1)
     chat.publish(chat.type_line(0, "hello"))
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position + off)])
-    finish(adopted, chat.position)
+    adopted = adopt(chat.log, [make_adoptee(1, ledger.page(1), mark, mark.position + off)], chat.position)
     assert adopted.adoptees[0].output is None
 
 
@@ -255,9 +275,8 @@ def test_whose_mark_is_from_before_the_log_is_lost_and_nobody_else(ledger: Ledge
     new = chat.mark(2)
     chat.publish(chat.type_line(0, "known"))
     adoptees = [make_adoptee(1, ledger.page(1), old, old.position), make_adoptee(2, ledger.page(2), new, new.position)]
-    adopted = Adoption(chat.log, LIMITS, adoptees)
+    adopted = adopt(chat.log, adoptees, chat.position)
     assert adopted.lost == [adoptees[0]]
-    finish(adopted, chat.position)
     assert adopted.adoptees == [adoptees[1]]
     assert adoptees[1].output == b"n0: known\n"
 
@@ -267,8 +286,7 @@ def test_with_nobody_left_there_is_nothing_to_do(ledger: Ledger) -> None:
     old = chat.mark(1)
     chat.publish(chat.type_line(0, "forgotten"))
     chat.put_snapshot()
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), old, old.position)])
-    finish(adopted, chat.position)
+    adopted = adopt(chat.log, [make_adoptee(1, ledger.page(1), old, old.position)], chat.position)
     assert adopted.adoptees == []
     assert len(adopted.lost) == 1
 
@@ -281,6 +299,14 @@ class SmallReads(MemoryLog):
         return Reading(reading.records[:1], reading.snapshot_wanted)
 
 
+def go_on(adopted: Adoption, log: MemoryLog, target: int, method: str) -> None:
+    """Until the adoption has to make this call."""
+    while adopted.call is None or adopted.call[0] != method:
+        assert not adopted.advance(target)
+        if adopted.call is not None and adopted.call[0] != method:
+            tell(adopted, log)
+
+
 def test_a_log_that_is_trimmed_meanwhile_ends_only_those_sessions(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,12 +316,32 @@ def test_a_log_that_is_trimmed_meanwhile_ends_only_those_sessions(
     chat.publish(chat.type_line(0, "one"))
     chat.publish(chat.type_line(0, "two"))
     adoptee = make_adoptee(1, ledger.page(1), mark, mark.position)
-    adopted = Adoption(chat.log, LIMITS, [adoptee])
-    assert not adopted.advance(chat.position)
+    adopted = Adoption(LIMITS, [adoptee])
+    go_on(adopted, chat.log, chat.position, "read")
     chat.put_snapshot()
-    finish(adopted, chat.position)
+    finish(adopted, chat.log, chat.position)
     assert adopted.lost == [adoptee]
     assert adopted.adoptees == []
+
+
+def test_when_its_snapshot_goes_meanwhile_it_starts_again_from_another(ledger: Ledger) -> None:
+    """Which is too new for one of the clients."""
+    chat = make_lobby(tail=0)
+    chat.put_snapshot()
+    old = chat.mark(1)
+    chat.publish(chat.type_line(0, "one"))
+    new = chat.mark(2)
+    adoptees = [make_adoptee(1, ledger.page(1), old, old.position), make_adoptee(2, ledger.page(2), new, new.position)]
+    adopted = Adoption(LIMITS, adoptees)
+    go_on(adopted, chat.log, chat.position, "read_snapshot")
+    tell(adopted, chat.log)
+    chat.put_snapshot()
+    go_on(adopted, chat.log, chat.position, "read_snapshot")
+    chat.publish(chat.type_line(0, "two"))
+    finish(adopted, chat.log, chat.position)
+    assert adopted.lost == [adoptees[0]]
+    assert adopted.adoptees == [adoptees[1]]
+    assert adoptees[1].output == b"n0: two\n"
 
 
 def test_the_work_is_cut_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,13 +350,55 @@ def test_the_work_is_cut_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPat
     mark = chat.mark(1)
     for number in range(3):
         chat.publish(chat.type_line(0, f"{number}"))
-    adopted = Adoption(chat.log, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
-    # It starts from the beginning of the log here, one record a slice.
-    rounds = 1
+    chat.put_snapshot()
+    chat.publish(chat.type_line(0, "3"))
+    last = chat.mark(2)
+    adoptees = [
+        make_adoptee(number, ledger.page(number), each, each.position) for number, each in ((1, mark), (2, last))
+    ]
+    # One starts from the beginning of the log; the other from a snapshot, if it is alone.
+    for adoptee, output in zip(adoptees, (b"n0: 0\nn0: 1\nn0: 2\nn0: 3\n", b""), strict=True):
+        adopted = Adoption(LIMITS, [adoptee])
+        rounds = 0
+        while not adopted.advance(chat.position):
+            tell(adopted, chat.log)
+            rounds += 1
+        assert adopted.adoptees[0].output == output
+        # Each of four entries or each piece of the snapshot takes one at least.
+        assert rounds > 4
+
+
+def test_who_is_carried_on_later_is_shown_what_comes_meanwhile(ledger: Ledger) -> None:
+    chat = make_lobby()
+    marks = [chat.mark(number) for number in range(CLIENTS)]
+    chat.publish(chat.type_line(0, "one"))
+    adoptees = [make_adoptee(n, ledger.page(n), mark, mark.position) for n, mark in enumerate(marks)]
+    adopted = adopt(chat.log, adoptees, chat.position)
+    for count in range(CLIENTS):
+        adoptee = adopted.let_go()
+        whole = chat.outputs[adoptee.handed.page].sent
+        assert adoptee.output == whole[adoptee.progress.written :]
+        assert adoptee.output_position == len(whole)
+        assert adopted.carried_on == count + 1
+        # It is not written to any more.
+        chat.publish(chat.type_line(0, "more"))
+        finish(adopted, chat.log, chat.position)
+        assert adoptee.output_position == len(whole)
+    assert adopted.adoptees == []
+
+
+def test_what_is_to_be_sent_does_not_pile_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be made in one go at the end, however much it is."""
+    monkeypatch.setattr(adoption, "FLUSH_SOON", 100)
+    monkeypatch.setattr(adoption, "SLICE", 0.0)
+    chat = make_lobby()
+    mark = chat.mark(1)
+    chat.publish(*(chat.type_line(0, "x" * 50) for _ in range(100)))
+    adopted = Adoption(LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
     while not adopted.advance(chat.position):
-        rounds += 1
-    assert rounds > 3
-    assert adopted.adoptees[0].output == b"n0: 0\nn0: 1\nn0: 2\n"
+        tell(adopted, chat.log)
+        assert adopted._fanout is None or adopted._fanout.pending < 200
+    assert adopted.adoptees[0].output == chat.outputs[1].sent[mark.position :]
 
 
 @pytest.mark.parametrize("written", [0, 3, 11, 14])
@@ -322,37 +410,25 @@ def test_what_was_left_unsent_comes_before_what_is_made_again(ledger: Ledger, wr
     chat.publish(chat.type_line(0, "hello"))
     adoptee = make_adoptee(1, ledger.page(1), mark._replace(carried=len(unsent)), mark.position - len(unsent) + written)
     adoptee.carried = unsent
-    adopted = Adoption(chat.log, LIMITS, [adoptee])
-    finish(adopted, chat.position)
+    adopt(chat.log, [adoptee], chat.position)
     assert adoptee.output == (unsent + b"n0: hello\n")[written:]
     assert adoptee.output_position == mark.position + len(b"n0: hello\n")
 
 
-class LostLog(MemoryLog):
-    """Its sequencer dies after the first read."""
-
-    reads = 0
-
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
-        self.reads += 1
-        if self.reads > 1:
-            raise LogLost("the sequencer is gone")
-        return Reading(super().read(after, wait).records[:1], False)
-
-
-def test_it_goes_on_with_the_log_of_the_next_sequencer(ledger: Ledger) -> None:
+@pytest.mark.parametrize("method", ["find_snapshot", "read_snapshot", "read"])
+def test_it_goes_on_with_the_log_of_the_next_sequencer(ledger: Ledger, method: str) -> None:
+    """That was asked, and did not answer: the same is asked of the next one."""
     chat = make_lobby()
+    chat.put_snapshot()
     mark = chat.mark(1)
     for number in range(3):
         chat.publish(chat.type_line(0, f"{number}"))
-    lost = LostLog(wall_clock=lambda: 0)
-    for record in chat.log.read(0, 0).records:
-        lost.publish(record.payload, record.entries)
-    adopted = Adoption(lost, LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
-    with pytest.raises(LogLost):
-        finish(adopted, chat.position)
-    adopted.source = chat.log
-    finish(adopted, chat.position)
+    adopted = Adoption(LIMITS, [make_adoptee(1, ledger.page(1), mark, mark.position)])
+    go_on(adopted, chat.log, chat.position, method)
+    call = adopted.call
+    assert not adopted.advance(chat.position)
+    assert adopted.call == call
+    finish(adopted, chat.log, chat.position)
     assert adopted.adoptees[0].output == b"n0: 0\nn0: 1\nn0: 2\n"
 
 

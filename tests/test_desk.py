@@ -20,9 +20,13 @@ from hypothesis import strategies as st
 
 from mpchat.bus.contract import LogFull, LogTrimmed
 from mpchat.bus.desk import CHUNK, MESSAGE_MOST, Desk
+from mpchat.bus.journal import Journal
 from mpchat.bus.memory import RECORD_OVERHEAD, MemoryLog
 
-METHODS = ("publish", "read", "put_snapshot", "get_snapshot", "ping")
+METHODS = (
+    *("publish", "read", "ping", "put_snapshot", "get_snapshot"),
+    *("find_snapshot", "read_snapshot", "stage_snapshot", "put_staged_snapshot"),
+)
 LONG = 1000.0
 ROOM = 10 << 20
 
@@ -203,6 +207,89 @@ def drain(desk: Desk, caller: Caller) -> Any:
         answer += os.read(descriptor, CHUNK)
         desk.turn(0)
     return pickle.loads(answer)
+
+
+# --- snapshots in pieces
+
+
+def stage(caller: Caller, blob: bytes, size: int) -> None:
+    for start in range(0, len(blob), size):
+        assert caller.ask("stage_snapshot", start, blob[start : start + size]) is None
+
+
+def test_a_snapshot_comes_in_pieces_between_which_others_are_answered(office: Office) -> None:
+    giver, other = office.seat(), office.seat()
+    other.ask("publish", b"one", 1)
+    blob = os.urandom(5 * CHUNK)
+    for start in range(0, len(blob), CHUNK // 4):
+        assert giver.ask("stage_snapshot", start, blob[start : start + CHUNK // 4]) is None
+        assert other.ask("get_snapshot") == (0, b"")
+    assert giver.ask("put_staged_snapshot", 1) is None
+    assert office.log.get_snapshot() == (1, blob)
+
+
+def test_a_snapshot_that_is_staged_anew_replaces_the_one_before(office: Office) -> None:
+    giver, other = office.seat(), office.seat()
+    giver.ask("publish", b"one", 1)
+    stage(giver, b"never to be finished", 7)
+    stage(giver, b"another", 3)
+    stage(other, b"of another caller", 3)
+    giver.ask("put_staged_snapshot", 1)
+    assert office.log.get_snapshot() == (1, b"another")
+    # And it is not put twice.
+    giver.ask("publish", b"two", 1)
+    giver.ask("put_staged_snapshot", 2)
+    assert office.log.get_snapshot() == (2, b"")
+
+
+@pytest.mark.parametrize("start", [1, 4, 6, -1])
+def test_a_piece_that_is_not_the_next_one_is_refused(office: Office, start: int) -> None:
+    caller = office.seat()
+    caller.ask("stage_snapshot", 0, b"01234")
+    caller.call("stage_snapshot", start, b"x")
+    kind, error = caller.connection.recv()
+    assert (kind, type(error)) == ("#ERROR", ValueError)
+
+
+def test_what_is_staged_has_a_bound() -> None:
+    with ExitStack() as stack:
+        journal = Journal.make_private(1 << 16, 1 << 12)
+        log = MemoryLog(capacity=1000, tail=0, snapshot_bytes=0, journal=journal)
+        desk = Desk({"log": (log, METHODS)}.__getitem__)
+        stack.callback(desk.close)
+        caller = Caller(desk)
+        stack.callback(caller.connection.close)
+        caller.ask("stage_snapshot", 0, bytes(20_000))
+        caller.call("stage_snapshot", 20_000, bytes(20_000))
+        kind, error = caller.connection.recv()
+        assert (kind, type(error)) == ("#ERROR", LogFull)
+
+
+def test_what_who_has_gone_had_staged_is_forgotten(office: Office) -> None:
+    giver, other = office.seat(), office.seat()
+    giver.ask("stage_snapshot", 0, b"0123")
+    giver.connection.close()
+    office.desk.turn(0)
+    other.ask("publish", b"one", 1)
+    other.ask("put_staged_snapshot", 1)
+    assert office.log.get_snapshot() == (1, b"")
+
+
+def test_an_answer_goes_in_pieces_between_which_others_are_answered(office: Office) -> None:
+    """Also if it is taken as fast as it comes: `drain` takes all that is there at each turn."""
+    office.log.publish(os.urandom(ROOM), 1)
+    greedy, turns = office.seat(), 0
+    greedy.call("read", 0, LONG)
+    turn = office.desk.turn
+
+    def count(timeout: float | None) -> float | None:
+        nonlocal turns
+        turns += 1
+        return turn(timeout)
+
+    office.desk.turn = count  # type: ignore[method-assign]
+    drain(office.desk, greedy)
+    assert turns >= ROOM / CHUNK
 
 
 # --- waiting

@@ -243,11 +243,15 @@ CASES = [
     case(bereave, "slice", deaths=3),
     case(bereave, "slice", "SIGSTOP"),
     case(bereave, "made", deaths=2),
+    case(bereave, "told-of-snapshot"),
+    case(bereave, "wanted"),
     case(bereave, "saved"),
     case(bereave, "carried", deaths=2),
     case(bereave, "carried-one", deaths=2),
     case(bereave, "ready"),
     # a snapshot
+    case(talk, "captured"),
+    case(talk, "staged"),
     case(talk, "dumped"),
     case(talk, "put"),
     # planned moves
@@ -269,6 +273,7 @@ CASES = [
     case(talk, "log-published"),
     case(talk, "log-reading"),
     case(talk, "log-read", deaths=2),
+    case(talk, "log-snapshot-staged"),
     case(talk, "log-snapshot-put"),
     case(talk, "log-snapshot-appending"),
     case(talk, "log-snapshot-appended"),

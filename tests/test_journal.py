@@ -294,6 +294,26 @@ def test_memory_follows_what_is_kept() -> None:
 
 
 @linux_only
+def test_room_that_is_made_ready_is_used_or_given_back() -> None:
+    """Segment by segment: what is written then finds its memory there."""
+    with making(64 * SEGMENT, SEGMENT) as journal:
+        for size in range(SEGMENT, 40 * SEGMENT + 1, SEGMENT):
+            before = memory_in_use(journal)
+            journal.warm_up(size)
+            assert memory_in_use(journal) - before <= SEGMENT
+        warm = memory_in_use(journal)
+        assert warm >= 40 * SEGMENT
+        journal.append(Kind.SNAPSHOT, 1, 0, 0, bytes(40 * SEGMENT - HEADER))
+        assert memory_in_use(journal) == warm
+        journal.warm_up(20 * SEGMENT)
+        for _ in range(30):
+            journal.warm_up(20 * SEGMENT)
+        assert memory_in_use(journal) > warm + WARM
+        journal.trim(journal.head)
+        assert memory_in_use(journal) <= WARM + 2 * SEGMENT
+        journal.warm_up(1000 * SEGMENT)  # there are no more
+
+
 def test_a_successor_gives_back_what_a_killed_writer_had_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     with making(50 * SEGMENT, SEGMENT) as journal:
         journal.append(Kind.RECORD, 1, 1, 0, b"x")

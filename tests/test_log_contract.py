@@ -9,6 +9,7 @@ handed in only in this process, so what hangs on them is asked of `MemoryLog`, a
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from mpchat.bus.contract import Log, LogError, LogFull, LogTrimmed, Reading, Record, Snapshot
+from mpchat.bus.contract import Log, LogError, LogFull, LogTrimmed, Reading, Record, Snapshot, SnapshotPlace
 from mpchat.bus.journal import SEGMENT, Journal
-from mpchat.bus.manager import LogProxy, Sequencer
+from mpchat.bus.manager import PIECE, LogProxy, Sequencer
 from mpchat.bus.memory import (
     ASK_AGAIN,
     KEEP_SNAPSHOTS,
@@ -84,6 +85,14 @@ class Successor:
     def get_snapshot(self, at_most: int | None = None) -> Snapshot:
         with self._changed:
             return self._log.get_snapshot(at_most)
+
+    def find_snapshot(self, at_most: int | None = None) -> SnapshotPlace:
+        with self._changed:
+            return self._log.find_snapshot(at_most)
+
+    def read_snapshot(self, seq: int, start: int, size: int) -> bytes:
+        with self._changed:
+            return self._log.read_snapshot(seq, start, size)
 
 
 @contextmanager
@@ -404,6 +413,50 @@ def test_an_older_snapshot_is_given_to_who_needs_one_from_before(make_log: MakeL
     assert log.get_snapshot(3).blob == b"state 2"
 
 
+def test_a_snapshot_is_read_in_pieces(make_log: MakeLog) -> None:
+    log = make_log(tail=0)
+    assert log.find_snapshot() == SnapshotPlace(0, 0)
+    publish_all(log, b"a", b"b")
+    log.put_snapshot(1, b"after a")
+    assert log.find_snapshot() == log.find_snapshot(1) == SnapshotPlace(1, 7)
+    pieces = [log.read_snapshot(1, start, size) for start, size in ((0, 3), (3, 0), (3, 2), (5, 100), (7, 1), (99, 1))]
+    assert pieces == [b"aft", b"", b"er", b" a", b"", b""]
+    for start, size in ((-1, 3), (0, -1)):
+        with pytest.raises(ValueError, match="bytes of a snapshot"):
+            log.read_snapshot(1, start, size)
+    with pytest.raises(LogTrimmed):
+        log.read_snapshot(2, 0, 1)
+    log.put_snapshot(2, b"after b")
+    with pytest.raises(LogTrimmed):
+        log.read_snapshot(1, 0, 1)
+    with pytest.raises(LogTrimmed):
+        log.find_snapshot(1)
+
+
+def test_a_snapshot_that_is_left_over_is_not_read() -> None:
+    """It is in the journal still, but what comes behind it is not."""
+    log = MemoryLog(tail=RECORD_OVERHEAD + 1)
+    publish_all(log, b"a", b"b", b"c")
+    log.put_snapshot(1, b"after a")
+    publish_all(log, b"d")
+    log.put_snapshot(4, b"after d")
+    assert [snapshot.seq for snapshot in log._snapshots] == [1, 4]
+    with pytest.raises(LogTrimmed):
+        log.find_snapshot(1)
+    with pytest.raises(LogTrimmed):
+        log.read_snapshot(1, 0, 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 5])
+def test_snapshots_of_all_sizes_come_back_as_they_were(make_log: MakeLog, size: int) -> None:
+    log = make_log()
+    publish_all(log, b"a")
+    blob = os.urandom(size)
+    log.put_snapshot(1, blob)
+    assert log.get_snapshot() == Snapshot(1, blob)
+    assert log.find_snapshot() == SnapshotPlace(1, size)
+
+
 def test_only_so_many_snapshots_are_kept(make_log: MakeLog) -> None:
     log = make_log()
     for number in range(1, KEEP_SNAPSHOTS + 2):
@@ -642,6 +695,20 @@ def test_another_reader_is_asked_when_the_first_does_not_deliver() -> None:
     assert [log.read(0, 0).snapshot_wanted for _ in range(2)] == [True, False]
 
 
+def test_nobody_else_is_asked_while_pieces_of_a_snapshot_come() -> None:
+    now = 1000.0
+    log = MemoryLog(snapshot_every=room_for(1), clock=lambda: now)
+    log.publish(b"x", 1)
+    assert log.read(0, 0).snapshot_wanted
+    for size in range(1, 4):
+        now += ASK_AGAIN - 0.5
+        log.expect_snapshot(size)
+    now += ASK_AGAIN - 0.5
+    assert not log.read(0, 0).snapshot_wanted
+    now += 0.5
+    assert log.read(0, 0).snapshot_wanted
+
+
 # --- any sequence of calls, compared with a model that remembers everything
 
 
@@ -794,6 +861,9 @@ class AgainstModel(RuleBasedStateMachine):
             return
         snapshot = self.log.get_snapshot(at_most)
         assert snapshot == fitting[-1]
+        assert self.log.find_snapshot(at_most) == (snapshot.seq, len(snapshot.blob))
+        if snapshot.seq:
+            assert self.log.read_snapshot(snapshot.seq, 1, 300) == snapshot.blob[1:301]
         # And it is of use: the log goes on from there.
         self.log.read(snapshot.seq, 0)
         if self.expected_reading(snapshot.seq).snapshot_wanted:

@@ -6,9 +6,8 @@ A replica that is fed by the reader is held against one that has simply applied 
 from __future__ import annotations
 
 import asyncio
-import logging
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +15,13 @@ import pytest
 from test_publisher import DEADLINE, on_loop, turn
 from test_replica import picture
 
-from mpchat.bus.contract import LogFull, LogLost, LogTrimmed
+from mpchat.bus.contract import LogLost
 from mpchat.bus.manager import LogLink
 from mpchat.bus.memory import MemoryLog
+from mpchat.chat import snapshot
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
+from mpchat.chat.snapshot import Capture
 from mpchat.server.worker.fanout import Fanout
 from mpchat.server.worker.reader import Reader, Rest
 
@@ -34,11 +35,19 @@ class Desk:
         self.log = MemoryLog(wall_clock=lambda: 0)
         self.replica = Replica()
         self.slices = 0
+        self.on_slice: Callable[[], None] = lambda: None  # what is done behind the next one
+        self.wanted: list[int] = []  # where it was when the log asked for a snapshot
         self.alone = 0.0  # for how long the last call would not have a single entry
         self.rest = Rest()
         self.failures: list[type[Exception]] = []
         self.reader = Reader(
-            asyncio.get_running_loop(), self.replica, 0, Fanout(self.replica), self._see_applied, self._fail
+            asyncio.get_running_loop(),
+            self.replica,
+            0,
+            Fanout(self.replica),
+            self._see_applied,
+            lambda: self.wanted.append(self.reader.position),
+            self._fail,
         )
         self._end = 0
         self.connect()
@@ -98,6 +107,8 @@ class Desk:
 
     def _see_applied(self) -> Rest:
         self.slices += 1
+        on_slice, self.on_slice = self.on_slice, lambda: None
+        on_slice()
         return self.rest
 
     def _fail(self, error: Exception) -> None:
@@ -172,42 +183,73 @@ async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_o
 
 
 @on_loop
-async def test_a_snapshot_that_is_asked_for_is_of_what_was_applied() -> None:
+async def test_that_a_snapshot_is_wanted_is_said_once_when_all_is_applied() -> None:
     with desk() as tested:
         last = tested.publish("alice", "one")
         await tested.read(wanted=True)
-        method, (seq, blob) = await tested.take_call()
-        assert (method, seq) == ("put_snapshot", last)
-        assert picture(Replica.load(blob)) == picture(tested.replica)
-        tested.answer("#RETURN", None)
-        last = tested.publish("two")
+        assert tested.wanted == [last]
+        tested.publish("two")
         await tested.read()
-        assert tested.is_at(last)
+        assert tested.wanted == [last]
 
 
 @on_loop
-async def test_a_snapshot_that_is_refused_is_said_and_that_is_all(caplog: pytest.LogCaptureFixture) -> None:
-    with desk() as tested, caplog.at_level(logging.WARNING):
-        tested.publish("alice")
-        await tested.read(wanted=True)
-        await tested.take_call()
-        tested.answer("#ERROR", LogFull("no room"))
-        last = tested.publish("two")
-        await tested.read()
-        assert tested.is_at(last)
-        assert "no room" in caplog.text
-        assert not tested.failures
-
-
-@on_loop
-async def test_a_log_that_is_another_one_is_said() -> None:
+async def test_a_capture_is_of_what_is_between_two_records() -> None:
     with desk() as tested:
-        tested.publish("alice")
-        await tested.read(wanted=True)
-        await tested.take_call()
-        tested.answer("#ERROR", LogTrimmed("no such record"))
+        ends = [tested.publish(text) for text in ("alice", "one", "two")]
+        captured: list[int] = []
+
+        def check(seq: int, capture: Capture) -> None:
+            captured.append(seq)
+            assert b"".join(capture.chunks()) == picture(tested.expected(seq))
+
+        tested.reader.capture(check)
         await turn()
-        assert tested.failures == [LogTrimmed]
+        assert captured == [0]
+        tested.on_slice = lambda: tested.reader.capture(check)
+        await tested.read()
+        await turn()
+        assert captured == [0, ends[-1]]
+
+
+@on_loop
+async def test_nothing_is_applied_while_the_state_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step copies one thing, and what comes meanwhile waits."""
+    monkeypatch.setattr(snapshot, "STEP", 0)
+    with desk() as tested:
+        first = tested.publish("alice", "one")
+        await tested.read()
+        captured: list[tuple[int, bytes]] = []
+        tested.reader.capture(lambda seq, capture: captured.append((seq, b"".join(capture.chunks()))))
+        last = tested.publish("two")
+        method, (after, *_) = await tested.take_call()
+        assert method == "read"
+        tested.answer("#RETURN", ([tuple(record) for record in tested.log.read(after, 0).records], False))
+        turns = 0
+        while not captured:
+            assert tested.reader.capturing
+            assert tested.is_at(first)
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 2  # a session, a room and a history, of which one may have been copied before
+        assert captured == [(first, picture(tested.expected(first)))]
+        await turn()
+        assert tested.is_at(last)
+        assert not tested.reader.capturing
+
+
+@on_loop
+async def test_a_capture_survives_the_sequencer() -> None:
+    with desk() as tested:
+        last = tested.publish("alice")
+        await tested.read()
+        captured: list[int] = []
+        tested.reader.capture(lambda seq, capture: captured.append(seq))
+        with pytest.raises(ValueError, match="under way"):
+            tested.reader.capture(lambda seq, capture: None)
+        tested.hang_up()
+        await turn()
+        assert captured == [last]
 
 
 @on_loop
@@ -219,19 +261,6 @@ async def test_with_the_next_sequencer_it_reads_on_from_where_it_was() -> None:
         tested.hang_up()
         await turn()
         assert tested.failures == [LogLost]
-        last = tested.publish("one")
-        tested.connect()
-        await tested.read()
-        assert tested.is_at(last)
-
-
-@on_loop
-async def test_a_snapshot_that_was_under_way_is_not_waited_for() -> None:
-    with desk() as tested:
-        tested.publish("alice")
-        await tested.read(wanted=True)
-        tested.hang_up()
-        await turn()
         last = tested.publish("one")
         tested.connect()
         await tested.read()

@@ -120,6 +120,8 @@ SIZES = st.sampled_from([0, 1, 2, 5, 30, 100, MOST])
 TURNS = st.lists(st.tuples(WHICH, st.sampled_from(Step), SIZES), min_size=1, max_size=10)
 ROUTINE = [Step.MAIN, Step.INPUT, Step.SOON, Step.TAKE, Step.ANSWER, Step.GIVE, Step.READ, Step.SOON, Step.OUTPUT]
 """The order in which things get done."""
+ERRANDS = [Step.ERRAND, Step.REPORT, Step.SOON] * 5
+"""What takes several calls of the log."""
 
 
 def has_workers(simulation: "Simulation") -> bool:
@@ -197,7 +199,7 @@ class Simulation(RuleBasedStateMachine):
     def go_on(self, which: int, size: int) -> None:
         """One worker does everything once."""
         process = self.process(which)
-        for step in ROUTINE:
+        for step in [*ROUTINE, *ERRANDS]:
             self.world.turn(process, step, size)
 
     @rule(seconds=st.sampled_from([0.1, 0.3]))
@@ -314,7 +316,7 @@ class Simulation(RuleBasedStateMachine):
         if self.world.late:
             self.world.arrive()
         for process in list(self.world.processes):
-            for step in [*ROUTINE, Step.TIMERS]:
+            for step in [*ROUTINE, *ERRANDS, Step.TIMERS]:
                 self.world.turn(process, step)
 
     def compare(self) -> None:

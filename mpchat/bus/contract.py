@@ -61,6 +61,13 @@ class Snapshot(NamedTuple):
     blob: bytes
 
 
+class SnapshotPlace(NamedTuple):
+    """Which snapshot there is: of the state behind entry `seq`, so many bytes."""
+
+    seq: int
+    size: int
+
+
 class Log(Protocol):
     """The contract. Every method may raise LogLost."""
 
@@ -81,3 +88,10 @@ class Log(Protocol):
         """The latest snapshot, or the latest behind no later entry than `at_most`; seq 0 and no bytes is the state
         before the first entry. What `read` gives behind it leads on from it. Raises LogTrimmed when such a one is
         gone."""
+
+    def find_snapshot(self, at_most: int | None = None) -> SnapshotPlace:
+        """As `get_snapshot`, but says only which one it is: for who takes it in pieces."""
+
+    def read_snapshot(self, seq: int, start: int, size: int) -> bytes:
+        """So many bytes of the snapshot behind entry `seq`, from `start` on; fewer at its end. Raises LogTrimmed when
+        that snapshot is gone."""

@@ -8,6 +8,9 @@ of ours, is seated at this desk. The messages stay those of `multiprocessing.man
       ^                  |                       |
       +--- all of the answer has gone out <------+      nothing is read of a caller whose answer has not
 
+A snapshot is large, and making it one message would keep everybody waiting: it comes in pieces, and is *staged* here,
+for the caller whose it is, until it is whole; and it goes in pieces.
+
 Owns the connections that are seated at it. Promises: calls are answered in the order in which they have come; nobody
 is waited for: bytes are taken and given as they come and go, so a caller that is stopped in the middle of a message
 holds up nobody but itself; one answer a caller waits here at most. A connection that ends, breaks or brings what is no
@@ -35,16 +38,19 @@ from mpchat.logs import report_lost_lines
 log = logging.getLogger(__name__)
 
 MESSAGE_MOST = 1 << 30
-"""Bytes of a call: twice a snapshot of the largest size that a log takes. What says that it is longer is no call."""
+"""Bytes of a call: twice a snapshot of the largest size that a log takes. What says that it is longer is no call. Who
+has much to say is heard in between (`stage_snapshot`)."""
 
 CHUNK = 256 << 10
-"""Bytes that are received at a time."""
+"""Bytes that are received or sent at a time. Others come next, however fast it goes."""
 
 WAIT_MOST = 3600.0
 """Seconds that a `read` waits at most, whatever it says."""
 
 EARLY = 0.0005
 """Seconds before its time at which a `read` may be answered: the selector waits for whole milliseconds, rounded up."""
+
+_STAGING = ("stage_snapshot", "put_staged_snapshot")
 
 _LENGTH = struct.Struct("!i")
 _LONG_LENGTH = struct.Struct("!Q")
@@ -86,6 +92,7 @@ class _Caller:
         self.is_watched_for_room = False
         self._incoming = bytearray()
         self._outgoing: deque[memoryview] = deque()
+        self._staged = bytearray()
 
     @property
     def has_answer(self) -> bool:
@@ -137,16 +144,33 @@ class _Caller:
         self.flush()
 
     def flush(self) -> None:
-        """Send what goes. Raises OSError."""
-        while self._outgoing:
+        """Send what goes, but not much at once. Raises OSError."""
+        left = CHUNK
+        while self._outgoing and left > 0:
             try:
-                sent = self.connection.send(self._outgoing[0])
+                sent = self.connection.send(self._outgoing[0][:CHUNK])
             except BlockingIOError:
                 return
+            left -= sent
             if sent < len(self._outgoing[0]):
                 self._outgoing[0] = self._outgoing[0][sent:]
             else:
                 self._outgoing.popleft()
+
+    def stage_snapshot(self, source: MemoryLog, start: int, piece: bytes) -> None:
+        """Keep a piece of a snapshot, until `put_staged_snapshot` or the end of the connection. Raises ValueError when
+        it is not the next one, LogFull when it becomes too much."""
+        if start == 0:
+            self._staged = bytearray()
+        if start != len(self._staged):
+            raise ValueError(f"a piece of a snapshot from {start} on; there are {len(self._staged)} bytes")
+        source.expect_snapshot(start + len(piece))
+        self._staged += piece
+
+    def put_staged_snapshot(self, source: MemoryLog, seq: int) -> None:
+        """Put the snapshot of which all pieces are here. Raises LogTrimmed, LogFull."""
+        staged, self._staged = self._staged, bytearray()
+        source.put_snapshot(seq, staged)
 
 
 class Desk:
@@ -261,7 +285,10 @@ class Desk:
                 self._reads[caller] = _start_read(source, *arguments)
                 self._new_reads.append(caller)
                 return
-            do = partial(getattr(source, method), *arguments)
+            if method in _STAGING:
+                do = partial(getattr(caller, method), source, *arguments)
+            else:
+                do = partial(getattr(source, method), *arguments)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             caller.send(pickle.dumps(("#TRACEBACK", format_exc())))
         else:

@@ -160,7 +160,7 @@ class Journal:
             for segment in self._cold:
                 self._give_back(segment)
 
-    def append(self, kind: Kind, seq: int, entries: int, time: int, payload: bytes) -> Frame:
+    def append(self, kind: Kind, seq: int, entries: int, time: int, payload: bytes | bytearray) -> Frame:
         """Write a frame behind the last. Raises LogFull, and then writes none."""
         head = self._words[_HEAD_AT]
         end = head + HEADER + len(payload)
@@ -177,9 +177,19 @@ class Journal:
             self._words[_SNAPSHOT_AT] = head
         return Frame(head, kind, seq, entries, time, len(payload))
 
-    def payload(self, frame: Frame) -> bytes:
-        """What was written with this frame, which must be kept still."""
-        return self._read(frame.position + HEADER, frame.length)
+    def payload(self, frame: Frame, start: int = 0, size: int | None = None) -> bytes:
+        """What was written with this frame, which must be kept still; or so many bytes of it, as far as there are."""
+        if size is None:
+            size = frame.length
+        return self._read(frame.position + HEADER + start, max(0, min(size, frame.length - start)))
+
+    def warm_up(self, size: int) -> None:
+        """So many bytes will come soon: have a segment more at hand for them, if there are too few."""
+        if len(self._warm) * self.segment < size and self._cold:
+            segment = self._cold.pop()
+            start = self._start + segment * self.segment
+            self._memory[start : start + self.segment] = bytes(self.segment)
+            self._warm.append(segment)
 
     def read_snapshot(self) -> Snapshot:
         """The snapshot that was written last, for who has no log on this journal. Raises LogError if there is none."""
@@ -198,12 +208,12 @@ class Journal:
             raise ValueError(f"position {position} is not between {before} and {self.head}")
         self._words[_TAIL_AT] = position
         for number in range(before // self.segment, position // self.segment):
-            segment = self._words[_TABLE_AT + number % self._count]
-            if len(self._warm) * self.segment < WARM:
-                self._warm.append(segment)
-            else:
-                self._give_back(segment)
-                self._cold.append(segment)
+            self._warm.append(self._words[_TABLE_AT + number % self._count])
+        # Those that were warmed up, and not used, as well.
+        while (len(self._warm) - 1) * self.segment >= WARM:
+            segment = self._warm.pop()
+            self._give_back(segment)
+            self._cold.append(segment)
 
     def frames(self) -> Iterator[Frame]:
         """All frames that are kept, the oldest first. Raises LogError when they are not what we write."""
@@ -264,7 +274,7 @@ class Journal:
         segment = self._words[_TABLE_AT + number % self._count]
         return self._start + segment * self.segment + inside, self.segment - inside
 
-    def _write(self, position: int, data: bytes) -> None:
+    def _write(self, position: int, data: bytes | bytearray) -> None:
         at, room = self._place(position)
         if len(data) <= room:
             self._memory[at : at + len(data)] = data

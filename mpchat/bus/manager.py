@@ -4,8 +4,8 @@
   hands it, so that the next one goes on where this one was killed.
 * `LogProxy` is the log for who can wait: each call waits for its answer. For start-up and tests.
 * `LogLink` is one connection to the log for an event loop: `call` sends, the loop watches `fileno()`, `receive` takes
-  the answer. A worker has two, one to publish and one to read, and so needs no thread and waits for nothing. Main's own
-  link is there from the start of the process, and needs no connecting.
+  the answer. A worker has three, one to publish, one to read, and one for snapshots and adoptions, and so needs no
+  thread and waits for nothing. Main's own link is there from the start of the process, and needs no connecting.
 
 The Manager listens in the abstract namespace (unix(7)), so that no file has to stay where it is; where there is none
 (macOS), on a path. Every failure of the way to the sequencer is a LogLost. The sequencer ends by itself when main is
@@ -15,7 +15,9 @@ gone, and not before: it serves until the last.
 import hmac  # noqa: F401 - multiprocessing.connection would look for it on the disk at the first connection
 import logging
 import os
+import pickle
 import secrets
+import select
 import shutil
 import socket
 import struct
@@ -23,13 +25,14 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from multiprocessing import AuthenticationError, connection, current_process
 from multiprocessing.managers import Server
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from mpchat.bus.contract import LogError, LogLost, Reading, Record, Snapshot
+from mpchat.bus.contract import LogError, LogLost, LogTrimmed, Reading, Record, Snapshot, SnapshotPlace
 from mpchat.bus.desk import Desk
 from mpchat.bus.journal import Journal
 from mpchat.bus.memory import MemoryLog
@@ -49,7 +52,19 @@ clients may not wait for it. Less than half of the shortest silence after which 
 ACCEPT_PAUSE = 0.1
 """Seconds until the Manager accepts again, when the system had no descriptor or no thread for a connection."""
 
-_METHODS = ("publish", "read", "put_snapshot", "get_snapshot", "ping")
+_METHODS = (
+    *("publish", "read", "ping", "put_snapshot", "get_snapshot"),
+    *("find_snapshot", "read_snapshot", "stage_snapshot", "put_staged_snapshot"),
+)
+
+PIECE = 192 << 10
+"""How many bytes of a snapshot go in one message. The kernel takes so much of a connection at once (208 KiB is the
+default, socket(7)), so that a piece does not wait for the next turn of a loop; copying it takes far less than 1 ms."""
+
+_RECEIVED = 64 << 10  # bytes; nearly every answer comes whole so
+
+_LENGTH = struct.Struct("!i")
+_LONG_LENGTH = struct.Struct("!Q")
 
 # What the three ways of losing a Manager raise: the end of the stream, a reset or refused connection, a closed handle.
 _LOST = (EOFError, OSError)
@@ -82,10 +97,25 @@ class LogProxy:
         return _as_reading(self._call("read", after, wait, alone))
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:
-        self._call("put_snapshot", seq, blob)
+        if len(blob) <= PIECE:
+            self._call("put_snapshot", seq, blob)
+            return
+        for start in range(0, len(blob), PIECE):
+            self._call("stage_snapshot", start, blob[start : start + PIECE])
+        self._call("put_staged_snapshot", seq)
 
     def get_snapshot(self, at_most: int | None = None) -> Snapshot:
-        return Snapshot(*self._call("get_snapshot", at_most))
+        while True:
+            place = self.find_snapshot(at_most)
+            with suppress(LogTrimmed):  # it has gone meanwhile: then there is a newer one
+                pieces = [self.read_snapshot(place.seq, start, PIECE) for start in range(0, place.size, PIECE)]
+                return Snapshot(place.seq, b"".join(pieces))
+
+    def find_snapshot(self, at_most: int | None = None) -> SnapshotPlace:
+        return SnapshotPlace(*self._call("find_snapshot", at_most))
+
+    def read_snapshot(self, seq: int, start: int, size: int) -> bytes:
+        return bytes(self._call("read_snapshot", seq, start, size))
 
     def ping(self) -> int:
         """The number of the last entry."""
@@ -101,14 +131,13 @@ class LogProxy:
         in."""
         raw = _connect(self.address.socket, current_process().authkey)
         # The Manager makes a connection a caller of methods when this is called of no object.
-        introduction = LogLink(raw, None)
+        introduction = LogLink(raw, None, CONNECT_SECONDS)
         try:
             introduction.call("accept_connection", name)
             introduction.receive()
         except LogError:
             introduction.close()
             raise
-        _limit_waiting(raw.fileno(), 0)
         return LogLink(raw, self.address.ident)
 
     def _call(self, method: str, *arguments: object) -> Any:
@@ -147,32 +176,74 @@ class LogLink:
     """One connection to the log; one call is under way at a time.
 
     The messages are those of `multiprocessing.managers`: (object, method, arguments, keywords) out, (kind, result)
-    back. `call` and `receive` block only while one message passes between the process and the kernel's buffer: the
-    sequencer takes what comes as it comes, and when the descriptor is readable, it has all of the answer and sends it
-    as fast as it is taken.
+    back. For who may not wait, whatever the sequencer does: `call` sends what goes at once, and `pump` more of it when
+    there is room; when the descriptor is readable, `take` says whether `receive` has all of the answer. For who may,
+    `receive` does the rest of both.
     """
 
-    def __init__(self, link: "connection.Connection[Any, Any]", ident: str | None) -> None:
+    def __init__(
+        self, link: "connection.Connection[Any, Any]", ident: str | None, patience: float | None = None
+    ) -> None:
+        """`patience`: seconds that `receive` waits for anything to happen; None: for ever."""
+        os.set_blocking(link.fileno(), False)
         self._link = link
         self._ident = ident
+        self._patience = patience
+        self._outgoing = memoryview(b"")
+        self._incoming = b""
+        self._message: memoryview | None = None  # of which there are `_filled` bytes
+        self._filled = 0
+        self._lost: Exception | None = None
 
     def fileno(self) -> int:
-        """The descriptor that is readable when the answer is there, or the sequencer is gone."""
+        """The descriptor that is readable when something of the answer is there, or the sequencer is gone."""
         return self._link.fileno()
 
+    @property
+    def backlog(self) -> bool:
+        """Whether something of the call has not gone out yet: `pump` when the descriptor can be written."""
+        return bool(self._outgoing)
+
     def call(self, method: str, *arguments: object) -> None:
-        """Send a call; its answer must be received before the next one."""
+        """Send a call; its answer must be received before the next one. Raises LogLost."""
+        message = pickle.dumps((self._ident, method, arguments, {}))
+        size = len(message)
+        if size < 1 << 31:
+            self._outgoing = memoryview(_LENGTH.pack(size) + message)
+        else:
+            self._outgoing = memoryview(_LENGTH.pack(-1) + _LONG_LENGTH.pack(size) + message)
+        self.pump()
+        self._check()
+
+    def pump(self) -> None:
+        """Send what goes of the call."""
         try:
-            self._link.send((self._ident, method, arguments, {}))
-        except _LOST as error:
-            raise LogLost(f"the sequencer is gone: {error!r}") from error
+            while self._outgoing:
+                self._outgoing = self._outgoing[os.write(self._link.fileno(), self._outgoing) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lose(error)
+
+    def take(self) -> bool:
+        """Take what has come of the answer. True when `receive` has all of it, or knows that it will not come."""
+        try:
+            while self._lost is None and not self._is_whole:
+                self._receive_some()
+        except BlockingIOError:
+            return False
+        return True
 
     def receive(self) -> Any:
         """The answer. Raises what the method raised (LogTrimmed, LogFull), or LogLost."""
-        try:
-            kind, result = self._link.recv()
-        except _LOST as error:
-            raise LogLost(f"the sequencer is gone: {error!r}") from error
+        while not self.take():
+            self._wait()
+            self.pump()
+        if not self._is_whole:
+            self._check()
+        assert self._message is not None
+        message, self._message = self._message, None
+        kind, result = pickle.loads(message)
         if kind == "#RETURN":
             return result
         if isinstance(result, BaseException):
@@ -185,6 +256,63 @@ class LogLink:
 
     def close(self) -> None:
         self._link.close()
+
+    @property
+    def _is_whole(self) -> bool:
+        return self._message is not None and self._filled == len(self._message)
+
+    def _receive_some(self) -> None:
+        """Receive once. Raises BlockingIOError."""
+        try:
+            if self._message is None:
+                received = os.read(self._link.fileno(), _RECEIVED)
+                size = len(received)
+                self._begin_message(self._incoming + received)
+            else:
+                size = os.readv(self._link.fileno(), [self._message[self._filled :]])
+                self._filled += size
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._lose(error)
+            return
+        if not size:
+            self._lose(EOFError())
+
+    def _wait(self) -> None:
+        """Wait until there is more of the answer, or room for more of the call."""
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+        if not poll.poll(None if self._patience is None else self._patience * 1000):
+            self._lose(TimeoutError("it does not answer"))
+
+    def _begin_message(self, data: bytes) -> None:
+        """There is the beginning of an answer; nothing comes behind its end."""
+        start = _LENGTH.size
+        length = _LENGTH.unpack_from(data)[0] if len(data) >= start else None
+        if length == -1:
+            start += _LONG_LENGTH.size
+            length = _LONG_LENGTH.unpack_from(data, _LENGTH.size)[0] if len(data) >= start else None
+        if length is None:
+            self._incoming = data
+            return
+        self._incoming = b""
+        self._filled = len(data) - start
+        if self._filled > length:
+            self._lose(OSError("more has come than an answer"))
+        elif self._filled == length:
+            self._message = memoryview(data)[start:]
+        else:
+            self._message = memoryview(bytearray(length))
+            self._message[: self._filled] = data[start:]
+
+    def _lose(self, error: Exception) -> None:
+        self._lost = error
+        self._outgoing = memoryview(b"")
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise LogLost(f"the sequencer is gone: {self._lost!r}") from self._lost
 
 
 class _LogServer(Server):

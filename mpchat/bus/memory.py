@@ -24,7 +24,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from threading import Condition
 
-from mpchat.bus.contract import LogError, LogFull, LogTrimmed, Reading, Record, Snapshot
+from mpchat.bus.contract import LogError, LogFull, LogTrimmed, Reading, Record, Snapshot, SnapshotPlace
 from mpchat.bus.journal import HEADER, SEGMENT, Frame, Journal, Kind
 
 CAPACITY = 256 << 20
@@ -54,7 +54,8 @@ LARGER = 4
 """How many times the size of the last snapshot has to come before the next one: making one takes time with its size."""
 
 ASK_AGAIN = 5.0
-"""Seconds after which another reader is asked for the snapshot that the first one asked has not delivered."""
+"""Seconds after which another reader is asked for the snapshot of which the first one asked has delivered nothing
+more."""
 
 
 def journal_size(capacity: int = CAPACITY, tail: int = TAIL, snapshot_bytes: int = SNAPSHOT_BYTES) -> int:
@@ -143,7 +144,15 @@ class MemoryLog:
             records = [Record(frame.seq, frame.entries, frame.time, self._payload(frame)) for frame in frames]
             return Reading(records, self._ask_for_snapshot())
 
-    def put_snapshot(self, seq: int, blob: bytes) -> None:
+    def expect_snapshot(self, size: int) -> None:
+        """One is on its way, of which so many bytes have come: get ready for it, piece by piece, so that taking it
+        will not take long, and ask nobody else for one. Raises LogFull when it is too large."""
+        with self._changed:
+            self._check_size(HEADER + size)
+            self._journal.warm_up(size)
+            self._asked_at = self._clock()
+
+    def put_snapshot(self, seq: int, blob: bytes | bytearray) -> None:
         """Here is a state behind `seq`: forget what it covers, but for the tail. Raises LogTrimmed, LogFull."""
         with self._changed:
             if seq <= self._covered_to:
@@ -159,14 +168,24 @@ class MemoryLog:
         """The latest snapshot, or the latest behind no later entry than `at_most`. Raises LogTrimmed when that is
         gone."""
         with self._changed:
-            most = self._last if at_most is None else at_most
+            frame = self._find(at_most)
+            return Snapshot(0, b"") if frame is None else Snapshot(frame.seq, self._journal.payload(frame))
+
+    def find_snapshot(self, at_most: int | None = None) -> SnapshotPlace:
+        """Which one `get_snapshot` would give. Raises LogTrimmed."""
+        with self._changed:
+            frame = self._find(at_most)
+            return SnapshotPlace(0, 0) if frame is None else SnapshotPlace(frame.seq, frame.length)
+
+    def read_snapshot(self, seq: int, start: int, size: int) -> bytes:
+        """A piece of a snapshot. Raises LogTrimmed, and ValueError for what is no piece."""
+        if start < 0 or size < 0:
+            raise ValueError(f"{size} bytes of a snapshot from {start} on")
+        with self._changed:
             for snapshot in reversed(self._snapshots):
-                # Who starts from one of which the records behind it are forgotten cannot read on.
-                if self._first - 1 <= snapshot.seq <= most:
-                    return Snapshot(snapshot.seq, self._journal.payload(snapshot))
-            if self._first == 1 and most >= 0:
-                return Snapshot(0, b"")
-            raise LogTrimmed(f"no snapshot from before entry {most}; the log begins with {self._first}")
+                if snapshot.seq == seq and seq >= self._first - 1:
+                    return self._journal.payload(snapshot, start, size)
+            raise LogTrimmed(f"no snapshot of entry {seq}")
 
     def ping(self) -> int:
         """The number of the last entry: whoever asks hears that the log's process runs."""
@@ -209,10 +228,13 @@ class MemoryLog:
         payload = self._fresh.get(record.position)
         return self._journal.payload(record) if payload is None else payload
 
-    def _check_room(self, size: int, uncovered: list[Frame]) -> None:
-        """Whether room enough is left behind a snapshot of this size that does not cover these. Raises LogFull."""
+    def _check_size(self, size: int) -> None:
         if size > self._snapshot_most:
             raise LogFull(f"a snapshot of {size} bytes; the journal has room for {self._snapshot_most}")
+
+    def _check_room(self, size: int, uncovered: list[Frame]) -> None:
+        """Whether room enough is left behind a snapshot of this size that does not cover these. Raises LogFull."""
+        self._check_size(size)
         # Snapshots behind the first record that is to stay cannot be forgotten before it.
         start = uncovered[0].position if uncovered else self._journal.head
         stuck = sum(HEADER + snapshot.length for snapshot in self._snapshots if snapshot.position > start)
@@ -255,6 +277,17 @@ class MemoryLog:
     def _covered_to(self) -> int:
         """The last entry that the latest snapshot covers."""
         return self._snapshots[-1].seq if self._snapshots else 0
+
+    def _find(self, at_most: int | None) -> Frame | None:
+        """The latest snapshot behind no later entry; None if that is the state before the first. Raises LogTrimmed."""
+        most = self._last if at_most is None else at_most
+        for snapshot in reversed(self._snapshots):
+            # Who starts from one of which the records behind it are forgotten cannot read on.
+            if self._first - 1 <= snapshot.seq <= most:
+                return snapshot
+        if self._first == 1 and most >= 0:
+            return None
+        raise LogTrimmed(f"no snapshot from before entry {most}; the log begins with {self._first}")
 
     def _records_behind(self, after: int) -> list[Frame]:
         """All records behind entry `after`, which must be the last of a record. Raises LogTrimmed."""

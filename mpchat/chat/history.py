@@ -5,11 +5,22 @@ lines in every replica. What goes first when memory is short is the oldest line 
 """
 
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+from operator import itemgetter
+from typing import Final, NamedTuple
 
-DumpedRun = tuple[int, int, str, bool, tuple[str, ...], int]
-DumpedHistory = tuple[int, list[tuple[str, list[DumpedRun]]]]
+Run = tuple[int, int, str, bool, tuple[str, ...], int]
+"""What one entry added: number, time, name, action, texts by the same member at the same moment, and their size.
+
+A plain tuple, not a NamedTuple: of those that hold nothing else than numbers and strings the garbage collector loses
+sight (gc.is_tracked()), of instances of a subclass never. With a full history, every full collection would take 0.15 s.
+"""
+
+_NUMBER: Final = 0
+_TEXTS: Final = 4
+_SIZE: Final = 5
+_size = itemgetter(_SIZE)
 
 
 class Line(NamedTuple):
@@ -21,31 +32,20 @@ class Line(NamedTuple):
     text: str
 
 
-class _Run(NamedTuple):
-    """What one entry added: texts by the same member at the same moment."""
-
-    number: int
-    time: int
-    name: str
-    action: bool
-    texts: tuple[str, ...]
-    size: int
-
-
 class _RoomHistory:
     """The runs of one room, oldest first, and how many lines they hold."""
 
     __slots__ = ("lines", "runs")
 
     def __init__(self) -> None:
-        self.runs: deque[_Run] = deque()
+        self.runs: deque[Run] = deque()
         self.lines = 0
 
     def pop(self) -> int:
         """Forget the oldest run; give its size in bytes."""
         run = self.runs.popleft()
-        self.lines -= len(run.texts)
-        return run.size
+        self.lines -= len(run[_TEXTS])
+        return run[_SIZE]
 
 
 # What a run, and each of its texts, cost beside the characters, so that many short lines count too: about what
@@ -64,7 +64,9 @@ class History:
         self._limit = limit
         self._budget = budget
         self._rooms: dict[str, _RoomHistory] = {}
-        self._order: deque[tuple[int, str]] = deque()
+        # A heap of the number of each room's oldest run, as of some time ago, and the room; perhaps of rooms that are
+        # no more. Not a list of all runs: making one anew would take as long as all of them need.
+        self._oldest: list[tuple[int, str]] = []
         self._number = 0
         self._size = 0
 
@@ -80,15 +82,18 @@ class History:
         texts = texts[-self._limit :]
         size = _RUN_OVERHEAD + _TEXT_OVERHEAD * len(texts) + sum(map(len, texts))
         self._number += 1
-        history = self._rooms.setdefault(room, _RoomHistory())
-        history.runs.append(_Run(self._number, time, name, action, texts, size))
+        history = self._rooms.get(room)
+        if history is None:
+            history = self._rooms[room] = _RoomHistory()
+            self._list(room)
+        history.runs.append((self._number, time, name, action, texts, size))
         history.lines += len(texts)
-        self._order.append((self._number, room))
         self._size += size
         # A run is forgotten whole, so that a room may hold up to one run more than its limit; last() cuts.
-        while history.lines - len(history.runs[0].texts) >= self._limit:
+        while history.lines - len(history.runs[0][_TEXTS]) >= self._limit:
             self._size -= history.pop()
-        self._shrink()
+        while self._size > self._budget:
+            self._forget_oldest()
 
     def last(self, room: str, count: int, most: int) -> list[Line]:
         """The last `count` lines of `room`, oldest first; fewer when they would have more than `most` bytes."""
@@ -109,51 +114,62 @@ class History:
         """The room is no more."""
         history = self._rooms.pop(room, None)
         if history is not None:
-            self._size -= sum(run.size for run in history.runs)
-        self._shrink()
+            self._size -= sum(map(_size, history.runs))
 
-    def dump(self) -> DumpedHistory:
-        """All of it, as plain values; `load` takes them."""
-        rooms: list[tuple[str, list[DumpedRun]]] = [
-            (room, [(*run,) for run in history.runs]) for room, history in self._rooms.items()
-        ]
-        return self._number, rooms
+    def copy_runs(self) -> Iterator[tuple[str, tuple[Run, ...]]]:
+        """Each room with its runs, in the order that `restore` needs."""
+        for room, history in self._rooms.items():
+            yield room, tuple(history.runs)
 
-    def load(self, dumped: DumpedHistory) -> None:
-        """Take what `dump` gave, in place of what is here."""
-        self._number, rooms = dumped
-        self._rooms.clear()
-        for room, runs in rooms:
-            history = self._rooms[room] = _RoomHistory()
-            history.runs.extend(map(_Run._make, runs))
-            history.lines = sum(len(run.texts) for run in history.runs)
-        self._size = sum(run.size for history in self._rooms.values() for run in history.runs)
-        self._list_order()
+    @property
+    def number(self) -> int:
+        """How many runs were added ever."""
+        return self._number
+
+    def restore(self, room: str, runs: Iterable[Run]) -> None:
+        """These were in `room` behind all that were restored before; `finish_restoring` comes last."""
+        history = self._rooms.setdefault(room, _RoomHistory())
+        for run in runs:
+            history.runs.append(run)
+            history.lines += len(run[_TEXTS])
+            self._size += run[_SIZE]
+
+    def finish_restoring(self, number: int) -> None:
+        """All is here again; `number` runs were added ever."""
+        self._number = number
+        self._list_rooms()
 
     def _newest_first(self, room: str) -> Iterator[Line]:
-        for run in reversed(self._rooms[room].runs):
-            for text in reversed(run.texts):
-                yield Line(run.time, run.name, run.action, text)
+        for _, time, name, action, texts, _ in reversed(self._rooms[room].runs):
+            for text in reversed(texts):
+                yield Line(time, name, action, text)
 
-    def _shrink(self) -> None:
-        """Forget the oldest lines of all until the budget holds."""
-        while self._size > self._budget:
-            number, room = self._order.popleft()
-            history = self._rooms.get(room)
-            if history is not None and history.runs[0].number == number:
-                self._size -= history.pop()
-                if not history.runs:
-                    del self._rooms[room]
-        # Rooms forget by themselves too; what they forgot is still listed, and may not pile up behind an old line
-        # of a silent room. Listing anew costs O(runs) once in at least as many additions.
-        if len(self._order) > 2 * self._live_runs() + 1024:
-            self._list_order()
+    def _forget_oldest(self) -> None:
+        """Forget the oldest run of all, or find out what it is not."""
+        number, room = self._oldest[0]
+        history = self._rooms.get(room)
+        if history is None:
+            heappop(self._oldest)
+            return
+        if history.runs[0][_NUMBER] == number:
+            self._size -= history.pop()
+        if history.runs:
+            heapreplace(self._oldest, (history.runs[0][_NUMBER], room))
+        else:
+            heappop(self._oldest)
+            del self._rooms[room]
 
-    def _live_runs(self) -> int:
-        return self._size // _RUN_OVERHEAD
+    def _list(self, room: str) -> None:
+        """There is this room now, and what is added next is its first run."""
+        heappush(self._oldest, (self._number, room))
+        # Rooms that are no more are listed until they come first. May they not pile up behind an old one.
+        if len(self._oldest) > 2 * len(self._rooms) + 64:
+            self._list_rooms()
 
-    def _list_order(self) -> None:
-        """List the runs of all rooms, oldest first."""
-        self._order = deque(
-            sorted((run.number, room) for room, history in self._rooms.items() for run in history.runs)
-        )
+    def _list_rooms(self) -> None:
+        # A room that was just made has no run yet.
+        self._oldest = [
+            (history.runs[0][_NUMBER] if history.runs else self._number, room)
+            for room, history in self._rooms.items()
+        ]
+        heapify(self._oldest)

@@ -6,8 +6,6 @@ anything that a client can cause, since that would end every worker at once. An 
 nothing: sessions remember the position of their input, ended sessions leave a tombstone.
 """
 
-import pickle
-
 from mpchat.chat.announcements import announce_joined, end_session, list_others, show_history
 from mpchat.chat.entries import Commanded, Ended, Entry, Input, Misread, Opened, Said, SessionId, Skipped, Stopped
 from mpchat.chat.events import (
@@ -29,16 +27,16 @@ from mpchat.chat.events import (
 from mpchat.chat.handlers import HANDLERS
 from mpchat.chat.names import clean_name
 from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.snapshot import Capture, Loading
 from mpchat.chat.state import LOBBY, Limits, Session, State
-
-SNAPSHOT_VERSION = 1
 
 
 class Replica:
     """The state of the chat, and what becomes of it. Not thread-safe."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._state = State(limits or Limits())
+    def __init__(self, limits: Limits | None = None, state: State | None = None) -> None:
+        """`state` is one that was loaded; it belongs to the replica then."""
+        self._state = state or State(limits or Limits())
 
     @property
     def stopped(self) -> bool:
@@ -79,19 +77,25 @@ class Replica:
                 state.stopped = True
                 return [Told(ToEverybody(), Stopping(entry.reason)), *map(Gone, state.sessions)]
 
+    def capture(self) -> Capture:
+        """What a snapshot of now is made of, in steps."""
+        return Capture(self._state)
+
     def dump(self) -> bytes:
-        """The snapshot: everything that `apply` depends on."""
-        return pickle.dumps((SNAPSHOT_VERSION, self._state.dump()), protocol=5)
+        """The snapshot: everything that `apply` depends on. At once, for who can wait."""
+        capture = self.capture()
+        while not capture.advance():
+            pass
+        return b"".join(capture.chunks())
 
     @classmethod
     def load(cls, snapshot: bytes, limits: Limits | None = None) -> "Replica":
-        """The replica that gave `snapshot`. Raises ValueError for a version that this code does not know."""
-        version, dumped = pickle.loads(snapshot)
-        if version != SNAPSHOT_VERSION:
-            raise ValueError(f"a snapshot of version {version}; this program reads version {SNAPSHOT_VERSION}")
-        replica = cls(limits)
-        replica._state.load(dumped)
-        return replica
+        """The replica that gave `snapshot`, at once. Raises ValueError for what this code cannot read."""
+        loading = Loading(limits or Limits())
+        loading.feed(snapshot)
+        while loading.advance():
+            pass
+        return cls(state=loading.state)
 
     def _accept(self, entry: Input) -> Session | None:
         """The session that sent this, unless it was applied before, is of another epoch, or the session is over."""

@@ -9,8 +9,8 @@ values stands where a set would be read in the order of hashes, which differs fr
 """
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from mpchat.chat.entries import SessionId
 from mpchat.chat.history import History
@@ -64,9 +64,6 @@ class Room:
     name: str
     topic: str = ""
     members: dict[SessionId, None] = field(default_factory=dict)
-
-
-_SESSION_FIELDS = tuple(item.name for item in fields(Session))
 
 
 class State:
@@ -154,21 +151,26 @@ class State:
             session.current = next(reversed(session.rooms))
         return False
 
-    def dump(self) -> tuple[object, ...]:
-        """All of it, as plain values; `load` takes them."""
-        sessions = [tuple(getattr(session, name) for name in _SESSION_FIELDS) for session in self.sessions.values()]
-        rooms = [(room.name, room.topic, list(room.members)) for room in self.rooms.values()]
-        return sessions, rooms, self.history.dump(), self.stopped, list(self._tombstones)
+    @property
+    def tombstones(self) -> Collection[SessionId]:
+        """The ids of sessions that will not be opened, the oldest first."""
+        return self._tombstones.keys()
 
-    def load(self, dumped: tuple[Any, ...]) -> None:
-        """Take what `dump` gave, in place of what is here."""
-        sessions, rooms, history, self.stopped, tombstones = dumped
-        self.sessions = {values[0]: Session(*values) for values in sessions}
-        self.names = {session.key: sid for sid, session in self.sessions.items() if session.key}
-        self.rooms = {name: Room(name, topic, dict.fromkeys(members)) for name, topic, members in rooms}
+    def restore_session(self, session: Session) -> None:
+        """As it was, in a state that is being loaded; `finish_restoring` comes last."""
+        self.sessions[session.sid] = session
+        if session.key:
+            self.names[session.key] = session.sid
+
+    def restore_room(self, room: str, topic: str, members: Iterable[SessionId]) -> None:
+        """This room, with these members behind those who were restored before."""
+        restored = self.rooms.setdefault(room, Room(room))
+        restored.topic = topic
+        restored.members.update(dict.fromkeys(members))
+
+    def finish_restoring(self) -> None:
+        """All is here again, but for the history."""
         self._ranking = sorted((-len(room.members), name) for name, room in self.rooms.items())
-        self.history.load(history)
-        self._tombstones = dict.fromkeys(tombstones)
 
     def _drop_member(self, room: str, sid: SessionId) -> None:
         left = self.rooms[room]

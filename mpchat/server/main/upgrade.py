@@ -24,7 +24,7 @@ from typing import Any
 from mpchat.bus.contract import Snapshot
 from mpchat.chat.entries import VERSION as ENTRIES_VERSION
 from mpchat.chat.entries import SessionId
-from mpchat.chat.replica import SNAPSHOT_VERSION
+from mpchat.chat.snapshot import SNAPSHOT_VERSION
 from mpchat.errors import ServeError
 from mpchat.server.ledger import Shape
 from mpchat.server.main import signals

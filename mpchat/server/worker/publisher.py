@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from mpchat.bus.contract import LogFull
 from mpchat.bus.manager import LogLink
 from mpchat.chat.entries import Commanded, Entry, Misread, Said, encode_entries
+from mpchat.server.worker.caller import Caller
 
 PUBLISH_MOST = 1 << 20
 """About how many bytes one publication carries at most."""
@@ -47,7 +48,7 @@ class Publisher:
         fail: Callable[[Exception], None],
     ) -> None:
         self._loop = loop
-        self._link: LogLink | None = None
+        self._caller: Caller | None = None
         self._on_relief = on_relief
         self._fail = fail
         self._waiting: deque[tuple[Entry, int]] = deque()
@@ -68,8 +69,7 @@ class Publisher:
     def connect(self, link: LogLink) -> None:
         """Publish from here on over `link`; first of all, again, what was sent over the last one and not answered."""
         self.disconnect()
-        self._link = link
-        self._loop.add_reader(link.fileno(), self._answered)
+        self._caller = Caller(self._loop, link, self._answered)
         if self._under_way is not None:
             self._send()
         else:
@@ -81,10 +81,9 @@ class Publisher:
             if timer is not None:
                 timer.cancel()
         self._retry = self._pause = None
-        if self._link is not None:
-            self._loop.remove_reader(self._link.fileno())
-            self._link.close()
-            self._link = None
+        if self._caller is not None:
+            self._caller.close()
+            self._caller = None
 
     @property
     def congested(self) -> bool:
@@ -114,7 +113,7 @@ class Publisher:
 
     def _plan(self) -> None:
         """See that what waits is published in time."""
-        if self._scheduled or not self._waiting or self._under_way is not None or self._link is None:
+        if self._scheduled or not self._waiting or self._under_way is not None or self._caller is None:
             return
         wait = self._sent_at + PUBLISH_EVERY - self._loop.time()
         if wait <= 0 or self._size >= PUBLISH_SOON:
@@ -129,7 +128,7 @@ class Publisher:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        if not self._waiting or self._under_way is not None or self._link is None:
+        if not self._waiting or self._under_way is not None or self._caller is None:
             return
         batch: list[Entry] = []
         size = 0
@@ -145,19 +144,19 @@ class Publisher:
             self._on_relief()
 
     def _send(self) -> None:
-        if self._link is None:
+        if self._caller is None:
             return
         assert self._under_way is not None
         self._sent_at = self._loop.time()
         try:
-            self._link.call("publish", *self._under_way)
+            self._caller.call("publish", *self._under_way)
         except Exception as error:  # noqa: BLE001 - see _answered()
             self._give_up(error)
 
     def _answered(self) -> None:
-        assert self._link is not None
+        assert self._caller is not None
         try:
-            first = self._link.receive()
+            first = self._caller.receive()
         except LogFull:
             self._retry = self._loop.call_later(RETRY, self._send)
             return

@@ -1,33 +1,33 @@
 """The way out of the log: what has come is applied to the replica of one worker, in order, in slices.
 
-Owns the reading link, the replica's place in the log, and the snapshots that the log asks this worker for. Promises:
-entries are applied in the order of the log, each once, with no gap; between two slices the loop can do other things;
-when the sequencer is lost, what was read is applied, and reading goes on from there as soon as there is another link to
-the same log. Never decides what comes of an entry, and never sends anything.
+Owns the reading link, and the replica's place in the log. Promises: entries are applied in the order of the log, each
+once, with no gap; between two slices the loop can do other things; when the sequencer is lost, what was read is
+applied, and reading goes on from there as soon as there is another link to the same log. Never decides what comes of an
+entry, and never sends anything.
 
     IDLE --connect--> ASKING --answer--> APPLYING --all applied--> RESTING --> ASKING
-      ^                  |                   |         (SNAPSHOT first, when asked for one)
+      ^                  |                   |
       +---- lost --------+     holding at an entry: nothing more is applied, and `on_held` is told
+                               capturing, between two records: nothing is applied until the state is copied
 
 It rests as whoever applies says: what comes meanwhile comes in one reading, and is flushed at once.
 """
 
 import asyncio
 import enum
-import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from mpchat.bus.contract import LogFull, LogLost, Reading
+from mpchat.bus.contract import LogLost, Reading
 from mpchat.bus.manager import LogLink
 from mpchat.chat.entries import decode_entries
 from mpchat.chat.events import Effect
 from mpchat.chat.replica import Replica
+from mpchat.chat.snapshot import Capture
+from mpchat.server.worker.caller import Caller
 from mpchat.server.worker.fanout import Fanout
-
-log = logging.getLogger(__name__)
 
 READ_WAIT = 20.0
 """Seconds that a read waits in the sequencer when nothing comes."""
@@ -53,14 +53,14 @@ class Rest(NamedTuple):
 class _Stage(enum.Enum):
     IDLE = enum.auto()
     ASKING = enum.auto()
-    SNAPSHOT = enum.auto()
     APPLYING = enum.auto()
     RESTING = enum.auto()
 
 
 class Reader:
     """The reading end of one worker. `on_applied` is called after each slice, and says after the last one of a reading
-    how to rest; `fail` with what makes it impossible to go on (LogLost: until `connect`)."""
+    how to rest; `on_wanted` when the log asks for a snapshot; `fail` with what makes it impossible to go on (LogLost:
+    until `connect`)."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Reader:
         position: int,
         fanout: Fanout[Any],
         on_applied: Callable[[], Rest],
+        on_wanted: Callable[[], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self.position = position
@@ -79,29 +80,30 @@ class Reader:
         self._replica = replica
         self._fanout = fanout
         self._on_applied = on_applied
+        self._on_wanted = on_wanted
         self._fail = fail
-        self._link: LogLink | None = None
+        self._caller: Caller | None = None
         self._stage = _Stage.IDLE
         self._steps: Iterator[None] = iter(())
         self._rest: asyncio.TimerHandle | None = None
         self._snapshot_wanted = False
         self._hold_at: int | None = None
         self._on_held: Callable[[], None] | None = None
+        self._capture: Capture | None = None  # under way
+        self._on_captured: Callable[[int, Capture], None] | None = None
 
     def connect(self, link: LogLink) -> None:
         """Read from here on over `link`."""
         self.disconnect()
-        self._link = link
-        self._loop.add_reader(link.fileno(), self._guarded(self._answered))
+        self._caller = Caller(self._loop, link, self._guarded(self._answered))
         if self._stage is _Stage.IDLE:
             self._ask()
 
     def disconnect(self) -> None:
         """The link is of no use any more. What was read is still applied."""
-        if self._link is not None:
-            self._loop.remove_reader(self._link.fileno())
-            self._link.close()
-            self._link = None
+        if self._caller is not None:
+            self._caller.close()
+            self._caller = None
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -124,21 +126,47 @@ class Reader:
         self._hold_at, self._on_held = seq, on_held
         self._check_hold()
 
+    def capture(self, then: Callable[[int, Capture], None]) -> None:
+        """Copy the state behind a record, as soon as this is between two, and call `then` with the number of the last
+        entry and the copy. One at a time."""
+        if self._on_captured is not None:
+            raise ValueError("a capture is under way")
+        self._on_captured = then
+        self._plan_capturing()
+
+    @property
+    def capturing(self) -> bool:
+        """Whether there is a capture to be made, or under way."""
+        return self._on_captured is not None
+
+    def _plan_capturing(self) -> None:
+        # Who applies looks for it between two slices.
+        if self._on_captured is not None and self._stage is not _Stage.APPLYING:
+            self._loop.call_soon(self._guarded(self._go_on_capturing))
+
+    def _go_on_capturing(self) -> None:
+        """Copy for a slice, if there is something to be copied."""
+        if self._on_captured is None or not self.between_records:
+            return
+        if self._capture is None:
+            self._capture = self._replica.capture()
+        if self._capture.advance():
+            (then, self._on_captured), (capture, self._capture) = (self._on_captured, None), (self._capture, None)
+            then(self.position, capture)
+        else:
+            self._plan_capturing()
+
     def _ask(self, alone: float = 0.0) -> None:
         self._rest = None
-        if self._link is None or self._holding:
+        if self._caller is None or self._holding:
             self._stage = _Stage.IDLE
         else:
             self._stage = _Stage.ASKING
-            self._link.call("read", self.position, READ_WAIT, alone)
+            self._caller.call("read", self.position, READ_WAIT, alone)
 
     def _answered(self) -> None:
-        assert self._link is not None
-        if self._stage is _Stage.SNAPSHOT:
-            self._receive_snapshot_answer(self._link)
-            self._ask()
-            return
-        reading = self._link.receive_reading()
+        assert self._caller is not None
+        reading = self._caller.receive_reading()
         self._snapshot_wanted = reading.snapshot_wanted
         self._stage = _Stage.APPLYING
         self._steps = self._apply(reading)
@@ -146,6 +174,10 @@ class Reader:
 
     def _go_on(self) -> None:
         """Apply a slice of what was read, and let the clients see it; when all is applied, ask for what follows."""
+        if self._on_captured is not None and self.between_records:
+            self._go_on_capturing()
+            self._loop.call_soon(self._guarded(self._go_on))
+            return
         more = self._apply_slice()
         rest = self._on_applied()
         if more:
@@ -155,21 +187,15 @@ class Reader:
         self._check_hold()
 
     def _finish_reading(self, rest: Rest) -> None:
-        if self._snapshot_wanted and self._link is not None:
-            self._stage = _Stage.SNAPSHOT
-            self._link.call("put_snapshot", self.position, self._replica.dump())
-        elif rest.silent and self._link is not None and not self._holding:
+        if self._snapshot_wanted:
+            self._snapshot_wanted = False
+            self._on_wanted()
+        if rest.silent and self._caller is not None and not self._holding:
             self._stage = _Stage.RESTING
             self._rest = self._loop.call_later(rest.silent, self._guarded(partial(self._ask, rest.alone)))
         else:
             self._ask(rest.alone)
-
-    def _receive_snapshot_answer(self, link: LogLink) -> None:
-        try:
-            link.receive()
-        except LogFull as error:
-            # Nothing is lost by it: the log keeps the one before, and asks somebody again.
-            log.warning("the log did not take a snapshot: %s", error)
+        self._plan_capturing()
 
     def _apply_slice(self) -> bool:
         """Apply for a while; whether there is more."""

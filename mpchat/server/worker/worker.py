@@ -1,7 +1,7 @@
 """A worker: one process with a replica of the chat and the connections of its clients.
 
-Owns an event loop, and on it three things to watch beside the clients: the channel to main, the publishing link and the
-reading link to the log. The life of a message, all of it:
+Owns an event loop, and on it four things to watch beside the clients: the channel to main, and three links to the log,
+for publishing, for reading, and for all else. The life of a message, all of it:
 
     Connection._readable -> Client.received -> LineFraming -> read_frames -> Publisher.add ... publish
     ... read -> Reader._apply -> Replica.apply -> Fanout.deliver ... Fanout.flush -> Client.send -> Connection.send
@@ -14,12 +14,13 @@ next one is. Never takes a decision about the chat by itself.
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from mpchat.bus.contract import LogError, LogFull, LogLost
+from mpchat.bus.contract import LogError, LogLost
 from mpchat.bus.manager import LogAddress, LogProxy, connect_log
 from mpchat.chat.entries import Ended, Opened, SessionId, Stopped
 from mpchat.chat.replica import Replica
@@ -53,12 +54,14 @@ from mpchat.server.control import (
 )
 from mpchat.server.ledger import Ledger
 from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
+from mpchat.server.worker.caller import Errands
 from mpchat.server.worker.client import Client, Start
 from mpchat.server.worker.fanout import Fanout
 from mpchat.server.worker.outage import Outage, encode_notice
 from mpchat.server.worker.pace import Pace
 from mpchat.server.worker.publisher import Publisher
 from mpchat.server.worker.reader import Reader, Rest
+from mpchat.server.worker.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +71,12 @@ BEATS = 4
 DEAR = 1000
 """How many entries must be to be applied again for a snapshot to be thought of."""
 
-BYTES_AN_ENTRY = 50
-"""How many bytes of a snapshot are made and read in the time that one entry takes to be applied: about 25 ns each way,
-and 5 us."""
+BYTES_AN_ENTRY = 100
+"""How many bytes of a snapshot are made and loaded in the time that one entry takes to be applied: some 40 ns, and 5 us
+(scripts/stalls.py; short lines, long ones take less)."""
+
+SLICE = 0.03
+"""Seconds of carrying on with clients between two looks at the loop."""
 
 SWEEP = 0.2
 """Seconds between two marks in the ledger: how much of the log a successor has to apply again."""
@@ -91,9 +97,18 @@ class Worker:
         self._replica, position = _load_replica(self._log, self._limits)
         self._fanout: Fanout[Client] = Fanout(self._replica)
         self._pace = Pace(self._fanout, self._stir)
-        self._reader = Reader(self.loop, self._replica, position, self._fanout, self._see_applied, self._fail)
+        self._reader = Reader(
+            self.loop,
+            self._replica,
+            position,
+            self._fanout,
+            self._see_applied,
+            lambda: self._snapshots.want_again(self._end_when_empty),
+            self._fail,
+        )
+        self._errands = Errands(self.loop, self._fail)
+        self._snapshots = Snapshots(self._reader, self._errands, self._fail, position)
         self.publisher = Publisher(self.loop, self._relieve, self._fail)
-        self._snapshot_at = position  # the entry of the last snapshot that we know of
         self._connected = False
         self._outage = Outage(self.loop, self._tell_of_outage)
         self._clients: dict[SessionId, Client] = {}
@@ -108,6 +123,7 @@ class Worker:
         self._adoptees: list[Adoptee] = []  # theirs is the next adoption
         self._adoption: Adoption | None = None  # under way
         self._adopting = False  # a slice of it is scheduled
+        self._inquiring = False  # the log is asked for what it needs
         self._coming = 0  # clients that are being adopted
         self._pausing = False  # main waits for us to pause
         self._leaving: list[tuple[list[Client], bool]] = []  # to be given back at the end of this record
@@ -161,6 +177,7 @@ class Worker:
         finally:
             self.publisher.disconnect()
             self._reader.disconnect()
+            self._errands.disconnect()
             self.loop.close()
             # The channel stays open until the process ends: main takes its end for ours.
         return self._exit_code
@@ -174,6 +191,9 @@ class Worker:
         self._connected = True
         self._reader.connect(link)
         self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
+        self._errands.connect(self._log.open_link(f"{self._name} has errands"))
+        # Its own connection waits for answers: that was for the start.
+        self._log.close()
         self.loop.add_reader(self._channel.fileno(), self._guarded(self._hear_main))
         self._post(Ready())
         self._beat()
@@ -220,27 +240,33 @@ class Worker:
             log.warning("%s", error)
             self._post(Unlinked())
         self._outage.begin()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        """The links are of no use any more. What was read is still applied."""
         self._reader.disconnect()
         self.publisher.disconnect()
+        self._errands.disconnect()
+        self._snapshots.disconnect()
+        self._inquiring = False
+        self._plan_adoption()
 
     def _reconnect(self, address: LogAddress) -> None:
         """There is another sequencer, with the same log. Should it be gone as well by now, main will say so."""
+        self._unlink()
+        self._log = LogProxy(address)
         try:
-            self._log = connect_log(address)
             self._reader.connect(self._log.open_link(f"{self._name} reads"))
             self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
+            self._errands.connect(self._log.open_link(f"{self._name} has errands"))
         except LogLost as error:
             log.debug("%s", error)
             self._outage.begin()
-            self._reader.disconnect()
-            self.publisher.disconnect()
+            self._unlink()
             self._post(Unlinked())
             return
         self._connected = True
         self._outage.end()
-        if self._adoption is not None:
-            self._adoption.source = self._log
-        self._plan_adoption()
 
     def _tell_of_outage(self) -> bool:
         """Tell all clients that nothing is delivered; not in the middle of a record, where no mark can be written."""
@@ -375,46 +401,66 @@ class Worker:
         self._plan_adoption()
 
     def _plan_adoption(self) -> None:
-        if not self._adopting and (self._adoption is not None or self._adoptees):
+        call = None if self._adoption is None else self._adoption.call
+        if call is not None:
+            if not self._inquiring:
+                self._inquiring = True
+                method, arguments = call
+                self._errands.ask(self._tell_adoption, method, *arguments)
+        elif not self._adopting and (self._adoption is not None or self._adoptees):
             self._adopting = True
             self.loop.call_soon(self._guarded(self._advance_adoption))
+
+    def _tell_adoption(self, answer: Any) -> None:
+        assert self._adoption is not None
+        self._inquiring = False
+        self._adoption.tell(answer)
+        self._plan_adoption()
 
     def _advance_adoption(self) -> None:
         """Work for a slice on the adoption that is under way; or begin one, for all who have come meanwhile."""
         self._adopting = False
         if self._adoption is None:
-            self._adoption = Adoption(self._log, self._limits, self._adoptees)
+            self._adoption = Adoption(self._limits, self._adoptees)
             self._adoptees = []
         if self._reader.between_records and self._adoption.advance(self._reader.position):
-            adoption, self._adoption = self._adoption, None
-            self._end_adoption(adoption)
+            self._carry_on_some(self._adoption)
         self._plan_adoption()
 
-    def _end_adoption(self, adoption: Adoption) -> None:
-        self._coming -= len(adoption.lost) + len(adoption.adoptees)
-        log.info("carrying on with %d clients; %d entries were applied again", len(adoption.adoptees), adoption.applied)
+    def _carry_on_some(self, adoption: Adoption) -> None:
+        """The shadow is where we are: carry on with as many as a slice is long; with the others, when it is here
+        again."""
+        if not adoption.carried_on:
+            self._note_adoption(adoption)
+        until = time.monotonic() + SLICE
+        while adoption.adoptees:
+            self._coming -= 1
+            self._carry_on(adoption.let_go())
+            if time.monotonic() >= until:
+                break
+        if not adoption.adoptees:
+            self._adoption = None
+            if self._pausing:
+                self._pause()
+            self._end_when_empty()
+
+    def _note_adoption(self, adoption: Adoption) -> None:
+        many = len(adoption.adoptees)
+        log.info("carrying on with %d clients; %d entries were applied again", many, adoption.applied)
         # Should we be the next to die, what was applied again just now need not be once more: the clients' marks will
-        # be here.
-        self._leave_snapshot(adoption.applied)
+        # be here, or later. They do not wait for it.
+        self._want_snapshot(adoption.applied, self._end_when_empty)
+        self._coming -= len(adoption.lost)
         for adoptee in adoption.lost:
             self._lose(adoptee, "too far behind to be carried on")
-        for adoptee in adoption.adoptees:
-            self._carry_on(adoptee)
-        if self._pausing:
-            self._pause()
-        self._end_when_empty()
 
-    def _leave_snapshot(self, entries: int) -> None:
-        """Have a snapshot of just here, if it is dearer to apply so many entries again than to make and read one: who
-        has clients with marks from here on can start from it."""
-        blob = self._replica.dump() if entries > DEAR else b""
-        if entries * BYTES_AN_ENTRY > len(blob) > 0:
-            try:
-                self._log.put_snapshot(self._reader.position, blob)
-                self._snapshot_at = self._reader.position
-            except (LogFull, LogLost) as error:
-                # The clients do not wait for it. That the sequencer is gone, our links say too.
-                log.warning("a snapshot was not taken: %s", error)
+    def _want_snapshot(self, entries: int, then: Callable[[], None]) -> None:
+        """Have a snapshot of just here, if it is dearer to apply so many entries again than to make and load one: who
+        has clients with marks from here on can start from it. Then call `then`, in any case."""
+        if entries > DEAR:
+            self._snapshots.want(then, entries * BYTES_AN_ENTRY)
+        else:
+            then()
 
     def _carry_on(self, adoptee: Adoptee) -> None:
         """The shadow has come to where we are: from here on the client is like any other."""
@@ -449,6 +495,9 @@ class Worker:
         self.publisher.call_when_applied(partial(self._see_released, clients, last))
 
     def _see_released(self, clients: list[Client], last: bool) -> None:
+        self._want_snapshot(self._reader.position - self._snapshots.latest, partial(self._let_leave, clients, last))
+
+    def _let_leave(self, clients: list[Client], last: bool) -> None:
         self._leaving.append((clients, last))
         # Usually in the middle of hearing from the log; else there may be nothing to hear for long.
         self.loop.call_soon(self._guarded(self._give_back))
@@ -457,7 +506,6 @@ class Worker:
         """Let go of who is to leave, with a mark exactly here."""
         if not self._leaving or not self._reader.between_records:
             return
-        self._leave_snapshot(self._reader.position - self._snapshot_at)
         leaving, self._leaving = self._leaving, []
         for clients, last in leaving:
             here = [client for client in clients if client.sid in self._clients]
@@ -483,7 +531,11 @@ class Worker:
     def _conclude(self, snapshot: bool) -> None:
         """Everybody has come exactly so far: this is the state that goes over to the next program."""
         if snapshot:
-            self._log.put_snapshot(self._reader.position, self._replica.dump())
+            self._snapshots.want(self._leave_all)
+        else:
+            self._leave_all()
+
+    def _leave_all(self) -> None:
         self._retiring = True
         self._leaving.append((list(self._clients.values()), True))
         self._give_back()
@@ -538,8 +590,8 @@ class Worker:
         busy: Iterable[object] = (self._clients, self._coming, self._leaving)
         if not ending or any(busy):
             return
-        if self._retiring and (self._closed or self._channel.backlog):
-            return  # main is still to be told
+        if self._retiring and (self._closed or self._channel.backlog or self._snapshots.busy):
+            return  # main is still to be told, or the log
         self.loop.call_soon(self.loop.stop)
 
 

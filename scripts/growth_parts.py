@@ -23,11 +23,11 @@ from contextlib import ExitStack
 from growth_sample import Sample, Watch
 from growth_series import Part
 
-from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries
+from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries, make_input
 from mpchat.chat.replica import Replica
 from mpchat.server.worker.fanout import Fanout
-from mpchat.wire.framing import LineFraming
-from mpchat.wire.line import read_frames
+from mpchat.wire.dialect import Settings
+from mpchat.wire.registry import LINE, make_dialects
 
 MEMBERS = 200
 REMEMBERED = 2000
@@ -70,13 +70,15 @@ def repeat(turn: Callable[[], float], seconds: float) -> float:
 def measure_reading(batch: int, seconds: float) -> float:
     """Of so many clients, each of which has sent a line."""
     line = TEXT.encode() + b"\n"
-    framings = [LineFraming(max_line=MAX_LINE, segment_timeout=0.2) for _ in range(batch)]
+    dialect = make_dialects(Settings(MAX_LINE, segment_timeout=0.2))[LINE]
+    framings = [dialect.framing() for _ in range(batch)]
 
     def turn() -> float:
         entries: list[Entry] = []
         for number, framing in enumerate(framings):
             framing.receive(line, 0.0)
-            entries += read_frames(sid_of(number), framing.take(1), MAX_LINE)
+            requests = dialect.read(framing.take(1))
+            entries += [make_input(sid_of(number), end, request) for end, request in requests]
         encode_entries(entries)
         return batch
 

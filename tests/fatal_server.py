@@ -47,7 +47,7 @@ from mpchat.server.worker.publisher import Publisher
 from mpchat.server.worker.reader import Reader
 from mpchat.server.worker.snapshots import Snapshots
 from mpchat.server.worker.worker import Worker
-from mpchat.wire.framing import LineFraming
+from mpchat.wire.line.framing import LineFraming
 
 SNAPSHOT_EVERY = 4000
 SEND_BUFFER = 4096

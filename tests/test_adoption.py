@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mpchat.bus.contract import LogTrimmed, Reading
 from mpchat.bus.memory import MemoryLog
-from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId, decode_entries, encode_entries
+from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, SessionId, decode_entries, encode_entries
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
 from mpchat.server.control import Handed
@@ -27,6 +27,7 @@ from mpchat.server.ledger import Ledger, Mark, Page, Shape
 from mpchat.server.worker import adoption
 from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.fanout import Fanout
+from mpchat.wire.line.commands import read_command
 
 LIMITS = Limits(history=5)
 CLIENTS = 4
@@ -77,8 +78,7 @@ class Chat:
     def type_line(self, number: int, line: str) -> Entry:
         self._ends[number] += len(line) + 1
         if line.startswith("/"):
-            command, _, argument = line[1:].partition(" ")
-            return Commanded(make_sid(number), self._ends[number], command, argument)
+            return Asked(make_sid(number), self._ends[number], read_command(line))
         return Said(make_sid(number), self._ends[number], (line,))
 
     def publish(self, *entries: Entry) -> None:

@@ -1,8 +1,8 @@
 """The fan-out: what each session is sent is what a naive fan-out gives it, in fewer and shared blocks.
 
-The naive one puts every effect at once into a list of each session that receives it, by the rules of `View`, which the
-tests of the replica hold to the protocol. The machine splits the sessions over two workers, each with a replica of its
-own, and flushes them whenever it likes; the bytes must not show it.
+The naive one puts every effect at once into a list of each session that receives it, by the rules of `Watcher`, which
+the tests of the replica hold to the protocol. The machine splits the sessions over two workers, each with a replica of
+its own, and flushes them whenever it likes; the bytes must not show it.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from test_replica import NOON, View
+from party import NOON, Watcher
 
-from mpchat.chat.entries import Commanded, Ended, Entry, Opened, Said, SessionId, Stopped
+from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, SessionId, Stopped
 from mpchat.chat.events import Changed, Effect, Gone, Told
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits, Session
 from mpchat.server.worker.fanout import Fanout
-from mpchat.wire.line import encode_event
+from mpchat.wire.line.commands import read_command
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class Office:
 
     def commands(self, name: str, command: str, argument: str = "") -> None:
         self._position += 1
-        self.apply(Commanded(name.encode(), self._position, command, argument))
+        self.apply(Asked(name.encode(), self._position, read_command(f"/{command} {argument}")))
 
     def apply(self, entry: Entry) -> None:
         self.fanout.deliver(self.replica.apply(entry, NOON), NOON)
@@ -367,7 +367,7 @@ class Person:
 
     sid: SessionId
     worker: int
-    view: View
+    watcher: Watcher
     tape: Tape = field(default_factory=Tape)
     owed: bytes = b""
     flushed: bytes = b""
@@ -396,7 +396,7 @@ class NaiveFanout(RuleBasedStateMachine):
     @rule(worker=WORKER)
     def connect(self, worker: int) -> None:
         sid = len(self.people).to_bytes(16)
-        person = Person(sid, worker, View.take(Session(sid, "", since=0)))
+        person = Person(sid, worker, Watcher.take(Session(sid, "", since=0)))
         self.people.append(person)
         self.workers[worker][1].attach(sid, person.tape)
         self.apply(Opened(sid, "127.0.0.1"))
@@ -418,7 +418,8 @@ class NaiveFanout(RuleBasedStateMachine):
     @rule(who=WHO, command=st.one_of(SETTINGS, QUESTIONS))
     def command(self, who: int, command: tuple[str, str]) -> None:
         self.position += 1
-        self.apply(Commanded(self.pick(who).sid, self.position, *command))
+        name, argument = command
+        self.apply(Asked(self.pick(who).sid, self.position, read_command(f"/{name} {argument}")))
 
     @precondition(lambda self: len(self.people) > FIRST)
     @rule(who=WHO, detached=st.booleans())
@@ -485,12 +486,12 @@ class NaiveFanout(RuleBasedStateMachine):
     def take(self, effect: Effect, replica: Replica) -> None:
         for person in self.people:
             match effect:
-                case Told() if not person.gone and person.view.receives(effect.audience):
-                    person.owed += encode_event(effect.event, self.now, person.view.style(effect.event))
+                case Told() if not person.gone and person.watcher.receives(effect.audience):
+                    person.owed += person.watcher.show(effect.event, self.now)
                 case Changed(person.sid):
                     session = replica.session(person.sid)
                     assert session is not None
-                    person.view = View.take(session)
+                    person.watcher = Watcher.take(session)
                 case Gone(person.sid):
                     person.gone = True
 

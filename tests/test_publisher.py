@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from mpchat.bus.contract import LogError, LogFull, LogLost
 from mpchat.bus.manager import LogLink
 from mpchat.bus.memory import MemoryLog
-from mpchat.chat.entries import Commanded, Ended, Entry, Misread, Said, decode_entries
+from mpchat.chat.entries import Asked, Ended, Entry, Said, decode_entries
+from mpchat.chat.problems import Problem
+from mpchat.chat.requests import Act, Misread, Quit
 from mpchat.server.worker import publisher
 from mpchat.server.worker.publisher import Publisher
 
@@ -163,10 +165,10 @@ def said(number: int, size: int = 1) -> Said:
 @on_loop
 async def test_what_is_added_in_one_round_is_one_publication() -> None:
     with desk() as tested:
-        tested.add(said(1), Commanded(SID, 2, "quit", ""))
+        tested.add(said(1), Asked(SID, 2, Quit("")))
         tested.add(said(3))
         assert not tested.asked
-        assert await tested.publish() == [said(1), Commanded(SID, 2, "quit", ""), said(3)]
+        assert await tested.publish() == [said(1), Asked(SID, 2, Quit("")), said(3)]
         assert not tested.asked
         tested.add(Ended(SID, ""))
         assert await tested.publish() == [Ended(SID, "")]
@@ -205,8 +207,8 @@ HALF = MOST // 2 - OVERHEAD
     "entry",
     [
         lambda size: Said(SID, 1, ("x" * (size - 1), "y")),
-        lambda size: Commanded(SID, 1, "me", "x" * size),
-        lambda size: Misread(SID, 1, "UNKNOWN_COMMAND", "y", "x" * (size - 1)),
+        lambda size: Asked(SID, 1, Act("x" * size)),
+        lambda size: Asked(SID, 1, Misread(Problem.UNKNOWN_COMMAND, "y", "x" * (size - 1))),
     ],
 )
 @on_loop

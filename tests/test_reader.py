@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from party import picture
 from test_publisher import DEADLINE, on_loop, turn
-from test_replica import picture
 
 from mpchat.bus.contract import LogLost
 from mpchat.bus.manager import LogLink

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from party import picture
 from simulated import MOST, Process, Step, Wire, World
-from test_replica import picture
 
 from mpchat.chat.entries import Ended, Input, SessionId, decode_entries
 from mpchat.chat.events import Effect, Message, Told

@@ -1,32 +1,35 @@
-"""The entries of the log: what sessions did, and how a run of them becomes the bytes that the sequencer carries.
+"""The entries of the log: what sessions asked for, and the bytes in which the log carries a run of entries.
 
-An entry says what a client *asked for*; what comes of it is decided by `Replica.apply`. Input entries carry `end`, the
-position in that session's byte stream just behind the input that they come from: it grows from entry to entry, so an
-entry that was published twice is recognised. A run of plain messages is one entry: the flood of one client costs
-one `apply` per chunk that was received, not one per line.
+An entry says what a client *asked for*; `Replica.apply` decides what comes of it. Entries that come from a client's
+input carry `end`, the position in that client's byte stream just behind the input that they come from. It grows from
+entry to entry, so an entry that was published twice is recognised. A run of plain messages is one entry: the flood of
+one client costs one `apply` per chunk that was received, not one per line.
 
-`mode` says how the framing takes what follows `end` (`wire.framing.Mode`, opaque here): whoever carries on from there
-in another process has to know.
+`mode` says how the client's framing takes what follows `end` (`wire.framing.Framing.modes`; opaque here). A worker that
+carries on from there has to know it.
 
-The bytes are a pickle of plain tuples, numbers, strings and bytes: nothing is imported when they are read, and only our
-own processes can write to the log. `VERSION` changes whenever a reader of the old form would go wrong.
+The bytes hold plain values only (`codec`), so reading them can import and call nothing. `VERSION` changes whenever a
+reader of the old form would go wrong.
 """
 
-import pickle
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-VERSION = 1
+from mpchat.chat.codec import dump_plain, load_plain
+from mpchat.chat.requests import Request, Say, pack_request, unpack_request
+
+VERSION = 2
 
 SessionId = bytes
-"""16 random bytes: says nothing about the worker, is never used again."""
+"""16 random bytes: says nothing about the worker, and is never used again."""
 
 
 class Opened(NamedTuple):
-    """A worker has the connection of this session, from `address` (as text); the session begins if it is not there.
+    """A worker has the connection of this session, from `address` (as text). The session begins if it does not exist.
 
-    `epoch` counts the workers that have had it. From here on, entries of another epoch do not count: what a dead worker
-    had published, and what the log takes in only after its successor's Opened, is read from the connection again.
+    `epoch` counts the workers that have had the connection before. From here on, entries of another epoch do not count:
+    a dead worker may have published entries that the log takes in only after its successor's Opened, and the successor
+    reads the same input again.
     """
 
     sid: SessionId
@@ -35,7 +38,7 @@ class Opened(NamedTuple):
 
 
 class Said(NamedTuple):
-    """Lines that are no commands: messages, or attempts at a name while the session has none."""
+    """The request Say: messages, or tries at a name while the session has none."""
 
     sid: SessionId
     end: int
@@ -44,31 +47,18 @@ class Said(NamedTuple):
     mode: str = ""
 
 
-class Commanded(NamedTuple):
-    """One command, by the full name of the table in `commands`, with the rest of its line."""
+class Asked(NamedTuple):
+    """Any other request."""
 
     sid: SessionId
     end: int
-    command: str
-    argument: str
-    epoch: int = 0
-    mode: str = ""
-
-
-class Misread(NamedTuple):
-    """Input that is no command and no message; `problem` is the name of a Problem."""
-
-    sid: SessionId
-    end: int
-    problem: str
-    about: str
-    more: str
+    request: Request
     epoch: int = 0
     mode: str = ""
 
 
 class Skipped(NamedTuple):
-    """Input up to `end` that asks for nothing, such as blank lines; only the position moves."""
+    """Input up to `end` that asks for nothing, such as blank lines. Only the position moves."""
 
     sid: SessionId
     end: int
@@ -77,7 +67,7 @@ class Skipped(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The session's connection is over, or has to be; `reason` is shown to the others."""
+    """The session's connection is over, or has to be. The others are shown `reason`."""
 
     sid: SessionId
     reason: str
@@ -90,24 +80,57 @@ class Stopped(NamedTuple):
     reason: str
 
 
-Input = Said | Commanded | Misread | Skipped
+Input = Said | Asked | Skipped
 """What comes from a client's byte stream: has a session, and an `end` in its stream."""
 
 Entry = Input | Opened | Ended | Stopped
 
-_KINDS: tuple[type[Entry], ...] = (Opened, Said, Commanded, Misread, Skipped, Ended, Stopped)
-_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+
+def make_input(sid: SessionId, end: int, request: Request, epoch: int = 0, mode: str = "") -> Said | Asked:
+    """The entry with which the session asks for `request`."""
+    if type(request) is Say:
+        return Said(sid, end, request.texts, epoch, mode)
+    return Asked(sid, end, request, epoch, mode)
+
+
+def _make_asked(fields: Any) -> Asked:
+    sid, end, packed, epoch, mode = fields
+    return Asked(sid, end, unpack_request(packed), epoch, mode)
+
+
+_KINDS: tuple[tuple[type[Entry], Callable[[Any], Entry]], ...] = (
+    (Opened, Opened._make),
+    (Said, Said._make),
+    (Asked, _make_asked),
+    (Skipped, Skipped._make),
+    (Ended, Ended._make),
+    (Stopped, Stopped._make),
+)
+_NUMBERS = {kind: number for number, (kind, _) in enumerate(_KINDS)}
+_MAKERS = {number: make for number, (_, make) in enumerate(_KINDS)}
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
     """A run of entries as the bytes of one publication."""
-    plain = [(_NUMBERS[type(entry)], tuple(entry)) for entry in entries]
-    return pickle.dumps((VERSION, plain), protocol=5)
+    return dump_plain((VERSION, [(_NUMBERS[type(entry)], _flatten(entry)) for entry in entries]))
 
 
 def decode_entries(payload: bytes) -> list[Entry]:
-    """The entries of one publication. Raises ValueError for a version that this code does not know."""
-    version, plain = pickle.loads(payload)
-    if version != VERSION:
-        raise ValueError(f"entries of version {version}; this program reads version {VERSION}")
-    return [_KINDS[number]._make(fields) for number, fields in plain]
+    """The entries of one publication.
+
+    Raises ValueError for a version or a kind of entry that this program does not know, for a wrong number of fields,
+    and for bytes that are no publication at all.
+    """
+    try:
+        version, plain = load_plain(payload)
+        if version == VERSION:
+            return [_MAKERS[number](fields) for number, fields in plain]
+    except (TypeError, ValueError, LookupError) as error:
+        raise ValueError(f"entries that cannot be read: {error!r}") from error
+    raise ValueError(f"entries of version {version}; this program reads version {VERSION}")
+
+
+def _flatten(entry: Entry) -> tuple[object, ...]:
+    if type(entry) is Asked:
+        return entry.sid, entry.end, pack_request(entry.request), entry.epoch, entry.mode
+    return tuple(entry)

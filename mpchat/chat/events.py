@@ -222,10 +222,10 @@ class QuietSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Help:
-    """The commands; or one of them."""
+class Explained:
+    """The answer to `requests.Explain`. Only the dialect knows what `topic` means."""
 
-    command: str | None
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ Notice = Joined | Left | Quit | Renamed | TopicSet
 Event = (
     Message | Notice | Welcome | NameAsked | NameGiven | SignedOn | Entered | Departed | NameChanged
     | PrivateIn | PrivateOut | OtherAway | History | RoomList | MemberList | Whois | Topic | Ignoring | IgnoreSet
-    | AwaySet | TimestampsSet | QuietSet | Help | Failed | Goodbye | Stopping | Stalled
+    | AwaySet | TimestampsSet | QuietSet | Explained | Failed | Goodbye | Stopping | Stalled
 )  # fmt: skip
 
 

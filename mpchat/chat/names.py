@@ -46,8 +46,8 @@ def name_key(name: str) -> str:
 
 
 def clean_room(text: str) -> str:
-    """The room that `text` asks for, folded and without its ``#``. Raises Refusal when it is not acceptable."""
-    folded = name_key(clean_name(text.strip().removeprefix("#")))
+    """The room that `text` asks for, folded. Raises Refusal when it is not acceptable."""
+    folded = name_key(clean_name(text))
     # Folding can lengthen (ß becomes ss), and a room whose name is refused when it is typed could not be entered.
     return clean_name(folded)
 

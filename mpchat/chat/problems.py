@@ -26,8 +26,10 @@ class Problem(enum.Enum):
     NOBODY_TO_REPLY_TO = enum.auto()
     REPLY_TO_GONE = enum.auto()
     NO_SUCH_PAGE = enum.auto()  # the number of pages
+    PAGE_NUMBER = enum.auto()  # something else than a number was given
     UNKNOWN_COMMAND = enum.auto()  # the nearest command; `more` is what was typed
-    USAGE = enum.auto()  # the command
+    USAGE = enum.auto()  # the topic of `requests.Misuse`
+    TEXT_EMPTY = enum.auto()
     TEXT_LONG = enum.auto()  # the most characters
     LINE_LONG = enum.auto()  # the most bytes
     SERVER_FULL = enum.auto()  # the most clients

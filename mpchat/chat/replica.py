@@ -6,29 +6,14 @@ anything that a client can cause, since that would end every worker at once. An 
 nothing: sessions remember the position of their input, ended sessions leave a tombstone.
 """
 
-from mpchat.chat.announcements import announce_joined, end_session, list_others, show_history
-from mpchat.chat.entries import Commanded, Ended, Entry, Input, Misread, Opened, Said, SessionId, Skipped, Stopped
-from mpchat.chat.events import (
-    Changed,
-    Effect,
-    Failed,
-    Gone,
-    Message,
-    NameAsked,
-    NameGiven,
-    SignedOn,
-    Stopping,
-    ToEverybody,
-    Told,
-    ToRoom,
-    ToSession,
-    Welcome,
-)
-from mpchat.chat.handlers import HANDLERS
-from mpchat.chat.names import clean_name
-from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.entries import Asked, Ended, Entry, Input, Opened, Said, SessionId, Skipped, Stopped
+from mpchat.chat.events import Effect, Gone, Stopping, ToEverybody, Told
+from mpchat.chat.problems import Refusal
+from mpchat.chat.rules.session import ask_name_first, end_session, open_session, refuse, sign_on
+from mpchat.chat.rules.table import RULES
+from mpchat.chat.rules.talk import say
 from mpchat.chat.snapshot import Capture, Loading
-from mpchat.chat.state import LOBBY, Limits, Session, State
+from mpchat.chat.state import Limits, Session, State
 
 
 class Replica:
@@ -60,16 +45,14 @@ class Replica:
         match entry:
             case Said():
                 return self._apply_said(entry, time)
-            case Commanded():
-                return self._apply_commanded(entry, time)
+            case Asked():
+                return self._apply_asked(entry, time)
             case Opened():
-                return self._apply_opened(entry, time)
+                return open_session(state, entry, time)
             case Ended():
                 session = state.sessions.get(entry.sid)
                 stale = session is not None and session.epoch != entry.epoch
                 return [] if stale else end_session(state, entry.sid, entry.reason)
-            case Misread():
-                return self._apply_misread(entry)
             case Skipped():
                 self._accept(entry)
                 return []
@@ -106,83 +89,23 @@ class Replica:
         session.mode = entry.mode
         return session
 
-    def _apply_opened(self, entry: Opened, time: int) -> list[Effect]:
-        session = self._state.sessions.get(entry.sid)
-        if session is not None:
-            session.epoch = max(session.epoch, entry.epoch)
-            return []
-        if self._state.open(entry.sid, entry.address, entry.epoch, time) is None:
-            return []
-        return [Told(ToSession(entry.sid), Welcome())]
-
     def _apply_said(self, entry: Said, time: int) -> list[Effect]:
         session = self._accept(entry)
         if session is None:
             return []
         if session.name:
-            return [self._say(session, entry.texts, time)]
-        effects: list[Effect] = []
-        for number, text in enumerate(entry.texts):
-            effects += self._try_name(session, text, time)
-            if session.sid not in self._state.sessions:
-                break
-            if session.name:
-                rest = entry.texts[number + 1 :]
-                if rest:
-                    effects.append(self._say(session, rest, time))
-                break
-        return effects
+            return [say(self._state, session, entry.texts, time)]
+        return sign_on(self._state, session, entry.texts, time)
 
-    def _say(self, session: Session, texts: tuple[str, ...], time: int) -> Effect:
-        session.active = time
-        room = session.current
-        self._state.history.add(room, time, session.name, texts)
-        return Told(ToRoom(room, session.key), Message(room, session.name, texts))
-
-    def _try_name(self, session: Session, text: str, time: int) -> list[Effect]:
-        """`text` answers the question for the name."""
-        state, to_self = self._state, ToSession(session.sid)
-        try:
-            wanted = clean_name(text)
-        except Refusal as refusal:
-            session.tries += 1
-            failed: list[Effect] = [Told(to_self, Failed(refusal.problem, refusal.about, refusal.more))]
-            if session.tries >= state.limits.name_tries:
-                return failed + end_session(state, session.sid, "no acceptable name")
-            return [*failed, Told(to_self, NameAsked())]
-        name = state.free_name(wanted)
-        effects: list[Effect] = [] if name == wanted else [Told(to_self, NameGiven(wanted, name))]
-        state.rename(session, name)
-        state.enter(session, LOBBY)
-        session.active = time
-        room = state.rooms[LOBBY]
-        others, more = list_others(room, session.sid, state)
-        return [
-            *effects,
-            Changed(session.sid),
-            Told(to_self, SignedOn(name, LOBBY, others, more, room.topic)),
-            *show_history(state, session, LOBBY),
-            *announce_joined(session, room),
-        ]
-
-    def _apply_commanded(self, entry: Commanded, time: int) -> list[Effect]:
-        session = self._accept(entry)
+    def _apply_asked(self, entry: Asked, time: int) -> list[Effect]:
+        session, request = self._accept(entry), entry.request
         if session is None:
             return []
-        if not session.name and entry.command not in ("help", "quit"):
-            return [
-                Told(ToSession(session.sid), Failed(Problem.NAME_FIRST)),
-                Told(ToSession(session.sid), NameAsked()),
-            ]
-        session.active = time
+        if request.NEEDS_NAME and not session.name:
+            return ask_name_first(session)
+        if request.IS_ACTIVITY:
+            session.active = time
         try:
-            return HANDLERS[entry.command](self._state, session, entry.argument, time)
+            return RULES[type(request)](self._state, session, request, time)
         except Refusal as refusal:
-            return [Told(ToSession(session.sid), Failed(refusal.problem, refusal.about, refusal.more))]
-
-    def _apply_misread(self, entry: Misread) -> list[Effect]:
-        session = self._accept(entry)
-        if session is None:
-            return []
-        failed = Failed(Problem[entry.problem], entry.about, entry.more)
-        return [Told(ToSession(session.sid), failed)]
+            return refuse(session, refusal)

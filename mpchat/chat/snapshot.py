@@ -1,7 +1,7 @@
 """Snapshots: the state of the chat as bytes, made and read in steps, between which others can work.
 
 Owns the format. A snapshot begins with a magic number and the version; then come *chunks*, each a length and a tuple of
-rows (`plain`), and at last an empty one. Each chunk can be read by itself, in its turn.
+rows (`codec`), and at last an empty one. Each chunk can be read by itself, in its turn.
 
 Promises that equal states give the same bytes; that a state which was loaded is equal to the one that was copied; and
 that no step of it takes longer because there is more of the chat: the steps are bounded in what they copy, encode or
@@ -14,8 +14,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+from mpchat.chat.codec import dump_plain_alike, load_plain
 from mpchat.chat.history import Run
-from mpchat.chat.plain import decode_plain, encode_plain
 from mpchat.chat.state import Limits, Session, State
 
 SNAPSHOT_VERSION = 2
@@ -155,7 +155,7 @@ class Loading:
         if not data:
             self.finished = True
             return False
-        rows = decode_plain(data)
+        rows = load_plain(data)
         try:
             for row in rows:
                 self._restore(row)
@@ -218,5 +218,5 @@ def _cut(values: tuple[Any, ...], most: int) -> list[tuple[Any, ...]]:
 
 
 def _frame(rows: list[Row]) -> bytes:
-    data = encode_plain(tuple(rows))
+    data = dump_plain_alike(tuple(rows))
     return _LENGTH.pack(len(data)) + data

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from mpchat.chat.entries import SessionId
+from mpchat.chat.events import Failed
 from mpchat.chat.problems import Refusal
 from mpchat.config import Config
 from mpchat.server.ledger import FreePages, Ledger
@@ -21,7 +22,7 @@ from mpchat.server.main.listener import Arrival, Listener, Shortage
 from mpchat.server.main.rejections import INTERVAL, Rejections
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workerprocess import Held
-from mpchat.wire.line import encode_problem
+from mpchat.wire.line.words import encode_event
 
 log = logging.getLogger(__name__)
 
@@ -132,5 +133,5 @@ def turn_away(client: socket.socket, refusal: Refusal) -> None:
     """Say why to somebody who cannot come in, as far as that needs no waiting."""
     with client, suppress(OSError):
         client.setblocking(False)
-        client.send(encode_problem(refusal.problem, refusal.about, refusal.more))
+        client.send(encode_event(Failed(refusal.problem, refusal.about, refusal.more), 0))
         client.shutdown(socket.SHUT_RDWR)

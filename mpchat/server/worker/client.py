@@ -15,19 +15,20 @@ written.
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from mpchat.chat.entries import Ended, Input, Opened, SessionId, Skipped
+from mpchat.chat.entries import Ended, Input, Opened, SessionId, Skipped, make_input
 from mpchat.chat.throttle import Throttle
 from mpchat.config import Config
 from mpchat.server.control import Handed
 from mpchat.server.ledger import SMALL, Mark, Page
 from mpchat.server.worker.connection import Connection
 from mpchat.server.worker.publisher import Publisher
-from mpchat.wire.framing import Frame, LineFraming, Mode
-from mpchat.wire.line import read_frames
+from mpchat.wire.dialect import Dialect
+from mpchat.wire.framing import Frame
+from mpchat.wire.registry import LINE
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Host(Protocol):
 
     loop: asyncio.AbstractEventLoop
     config: Config
+    dialects: Mapping[str, Dialect]
     publisher: Publisher
 
     def applied_position(self, sid: SessionId) -> int:
@@ -57,7 +59,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to carry on with a client: positions in its two streams, and the framing's mode (see wire.framing.Mode)."""
+    """Where to carry on with a client: positions in its two streams, and the framing's mode (see `Framing.modes`)."""
 
     input: int = 0
     output: int = 0
@@ -68,8 +70,8 @@ class Client:
     """A `connection.Receiver` and a `fanout.Sink`. Call `open` or `carry_on` first."""
 
     __slots__ = (
-        "_bulky", "_connection", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output", "_page",
-        "_parting", "_published", "_quiesced", "_received", "_throttle", "_timers",
+        "_bulky", "_connection", "_dialect", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output",
+        "_page", "_parting", "_published", "_quiesced", "_received", "_throttle", "_timers",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
@@ -77,12 +79,8 @@ class Client:
         self._host = host
         self._handed = handed
         self._page = page
-        self._framing = LineFraming(
-            max_line=config.max_line,
-            segment_timeout=config.segment_timeout,
-            position=start.input,
-            mode=Mode(start.mode) if start.mode else None,
-        )
+        self._dialect = host.dialects[LINE]
+        self._framing = self._dialect.framing(start.input, start.mode)
         self._throttle = Throttle(config.rate, config.burst, now)
         self._connection = Connection(host.loop, sock, self, config.sendq)
         self._received = self._published = start.input
@@ -270,18 +268,17 @@ class Client:
 
     def _read(self, frames: list[Frame]) -> list[Input]:
         """The entries of `frames`; and one for what was skipped, when the ring would fill up with it."""
-        epoch, mode, max_line = self._handed.epoch, self._framing.mode, self._host.config.max_line
-        if mode is Mode.SKIP and frames:
-            # Only behind the refused line, which is the last, input is skipped; what is before it ends lines.
-            entries = read_frames(self.sid, frames[:-1], max_line, epoch, Mode.LINE.value)
-            entries += read_frames(self.sid, frames[-1:], max_line, epoch, mode.value)
-        else:
-            entries = read_frames(self.sid, frames, max_line, epoch, mode.value)
+        epoch = self._handed.epoch
+        within, last = self._framing.modes
+        entries: list[Input] = []
+        for end, request in self._dialect.read(frames):
+            mode = last if end == frames[-1][0] else within
+            entries.append(make_input(self.sid, end, request, epoch, mode))
         if entries:
             self._published = entries[-1].end
         position = self._framing.position
         if position - self._published >= self._page.size // 4:
-            entries.append(Skipped(self.sid, position, epoch, mode.value))
+            entries.append(Skipped(self.sid, position, epoch, last))
             self._published = position
         return entries
 

@@ -20,7 +20,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from mpchat.chat.entries import SessionId
 from mpchat.chat.events import Changed, Effect, Event, Gone, Message, ToEverybody, Told, ToPeers, ToRoom, ToSession
 from mpchat.chat.replica import Replica
-from mpchat.wire.line import PLAIN, Style, encode_event
+from mpchat.wire.line.words import PLAIN, Style, encode_event
 
 
 class Sink(Protocol):

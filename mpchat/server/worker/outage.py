@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from mpchat.chat.events import Stalled
-from mpchat.wire.line import encode_event
+from mpchat.wire.line.words import encode_event
 
 TELL_AFTER = 10.0
 """Seconds without the log until clients are told. Another sequencer mostly serves within one, and one that hangs is

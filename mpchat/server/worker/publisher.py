@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from mpchat.bus.contract import LogFull
 from mpchat.bus.manager import LogLink
-from mpchat.chat.entries import Commanded, Entry, Misread, Said, encode_entries
+from mpchat.chat.entries import Asked, Entry, Said, encode_entries
+from mpchat.chat.requests import list_values
 from mpchat.server.worker.caller import Caller
 
 PUBLISH_MOST = 1 << 20
@@ -188,10 +189,8 @@ def _size(entry: Entry) -> int:
     match entry:
         case Said():
             typed = sum(map(len, entry.texts))
-        case Commanded():
-            typed = len(entry.argument)
-        case Misread():
-            typed = len(entry.about) + len(entry.more)
+        case Asked():
+            typed = sum(len(value) for value in list_values(entry.request) if isinstance(value, str))
         case _:
             typed = 0
     return _ENTRY_OVERHEAD + typed

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
@@ -62,6 +62,8 @@ from mpchat.server.worker.pace import Pace
 from mpchat.server.worker.publisher import Publisher
 from mpchat.server.worker.reader import Reader, Rest
 from mpchat.server.worker.snapshots import Snapshots
+from mpchat.wire.dialect import Dialect, Settings
+from mpchat.wire.registry import make_dialects
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Worker:
 
     def __init__(self, config: Config, channel: Channel, address: LogAddress, ledger: Ledger, slot: int) -> None:
         self.config = config
+        self.dialects: Mapping[str, Dialect] = make_dialects(Settings(config.max_line, config.segment_timeout))
         self.loop = asyncio.new_event_loop()
         self._slot = slot
         self._name = f"worker-{slot}"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mpchat.wire.framing import MAX_SEGMENTS, TELNET_LIMIT, Frame, LineFraming, Mode
+from mpchat.wire.line.framing import MAX_SEGMENTS, TELNET_LIMIT, Frame, LineFraming, Mode
 from mpchat.wire.text import clean_message
 
 MAX_LINE = 8

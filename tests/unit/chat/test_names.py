@@ -112,14 +112,18 @@ def test_a_room_can_be_entered_by_the_name_it_is_shown_with(text: str) -> None:
     except Refusal:
         return
     assert 1 <= len(room) <= MAX_NAME
-    assert clean_room("#" + room) == clean_room(room) == room
+    assert clean_room(room) == room
 
 
-def test_rooms_are_folded_and_lose_their_sign() -> None:
-    assert clean_room(" #Python ") == clean_room("PYTHON") == "python"
+def test_rooms_are_folded() -> None:
+    assert clean_room(" Python ") == clean_room("PYTHON") == "python"
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", Problem.NAME_EMPTY), ("#a", Problem.NAME_CHARACTER)])
+def test_not_acceptable_as_a_room(text: str, problem: Problem) -> None:
     with pytest.raises(Refusal) as caught:
-        clean_room("#")
-    assert caught.value.problem is Problem.NAME_EMPTY
+        clean_room(text)
+    assert caught.value.problem is problem
 
 
 @given(TEXTS, st.integers(2, 20_000))

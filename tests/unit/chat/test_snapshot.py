@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpchat.chat import snapshot
-from mpchat.chat.entries import Commanded, Ended, Opened, Said
+from mpchat.chat.codec import dump_plain_alike, load_plain
+from mpchat.chat.entries import Asked, Ended, Opened, Said
 from mpchat.chat.history import History
-from mpchat.chat.plain import decode_plain, encode_plain
 from mpchat.chat.replica import Replica
+from mpchat.chat.requests import Ignore, Join, Quit
 from mpchat.chat.snapshot import CHUNK, ROW_RUNS, ROW_SIDS, STEP, Capture, Loading
 from mpchat.chat.state import LOBBY, Limits, State
 
@@ -33,8 +34,8 @@ def make_crowd() -> Replica:
         replica.apply(Opened(sid_of(number), "127.0.0.1"), number)
         replica.apply(Said(sid_of(number), 1, (f"n{number}",)), number)
     for number in range(0, SESSIONS, 2):
-        replica.apply(Commanded(sid_of(number), 2, "join", f"room{number % 1000}"), number)
-        replica.apply(Commanded(sid_of(number), 3, "ignore", "n1"), number)
+        replica.apply(Asked(sid_of(number), 2, Join(f"room{number % 1000}")), number)
+        replica.apply(Asked(sid_of(number), 3, Ignore("n1")), number)
     end = 4
     while replica._state.history.size < BUDGET * 9 / 10:
         for number in range(0, SESSIONS, 2):
@@ -54,7 +55,7 @@ def list_chunks(blob: bytes) -> list[tuple[object, ...]]:
     """The rows of each, as they are written."""
     chunks, at = [], 12
     while length := int.from_bytes(blob[at : at + 4]):
-        chunks.append(decode_plain(blob[at + 4 : at + 4 + length]))
+        chunks.append(load_plain(blob[at + 4 : at + 4 + length]))
         at += 4 + length
     assert at + 4 == len(blob)
     return chunks
@@ -111,7 +112,7 @@ def test_what_was_captured_is_not_changed_by_what_comes_then() -> None:
     begun = next(chunks)
     for number in range(SESSIONS):
         replica.apply(Said(sid_of(number), 1000, ("more",)), 0)
-        replica.apply(Commanded(sid_of(number), 1001, "quit", ""), 0)
+        replica.apply(Asked(sid_of(number), 1001, Quit("")), 0)
     assert begun + b"".join(chunks) == expected
 
 
@@ -126,7 +127,7 @@ def test_what_has_no_end_gives_no_state(cut: int, end: bytes) -> None:
 
 
 def frame(*rows: object) -> bytes:
-    data = encode_plain(rows)
+    data = dump_plain_alike(rows)
     return len(data).to_bytes(4) + data
 
 

@@ -1,0 +1,269 @@
+"""The table of commands: their names, what follows them, how `/help` explains them, and which requests they make.
+
+The one place that knows what a command is called and how its arguments are split. A command never looks at the state of
+the chat. Where only the state can tell what was meant, the request carries both meanings.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpchat.chat.problems import Problem
+from mpchat.chat.requests import (
+    Act,
+    Away,
+    Back,
+    DescribeMember,
+    Explain,
+    Ignore,
+    Join,
+    Leave,
+    ListIgnored,
+    ListMembers,
+    ListRooms,
+    Misread,
+    Misuse,
+    Private,
+    Quit,
+    Rename,
+    Reply,
+    Request,
+    SetQuiet,
+    SetTimestamps,
+    SetTopic,
+    ShowHistory,
+    ShowTopic,
+    Unignore,
+)
+
+HISTORY_LINES = 20
+"""How many lines `/history` shows without a number."""
+
+_NUMBER_DIGITS = 9
+"""How many digits a number may have. More would be slow to read, and no page or count needs them."""
+
+Parser = Callable[[str], Request | None]
+"""From the argument, which has no spaces around it, to a request; to None when the argument makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `arguments` is what may follow it, in the notation of the help; `details` is one line or two."""
+
+    name: str
+    parse: Parser
+    arguments: str
+    summary: str
+    details: str
+    short: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> str:
+        return f"/{self.name} {self.arguments}".rstrip()
+
+
+# --- arguments ----------------------------------------------------------------------------------------------
+
+
+def _required(make: Callable[[str], Request]) -> Parser:
+    """A parser for an argument that may not be left out."""
+    return lambda argument: make(argument) if argument else None
+
+
+def _constant(request: Request) -> Parser:
+    """A parser that ignores the argument."""
+    return lambda argument: request
+
+
+def _switch(make: Callable[[bool | None], Request]) -> Parser:
+    """A parser for ``[on/off]``."""
+    choices = {"": None, "on": True, "off": False}
+
+    def parse(argument: str) -> Request | None:
+        word = argument.lower()
+        return make(choices[word]) if word in choices else None
+
+    return parse
+
+
+def _parse_number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS else None
+
+
+def _split(argument: str) -> tuple[str, str]:
+    """The first word of `argument`, and what follows it."""
+    word, _, rest = argument.partition(" ")
+    return word, rest.strip()
+
+
+def _bare_room(text: str) -> str:
+    return text.removeprefix("#")
+
+
+def _parse_leave(argument: str) -> Request:
+    word, rest = _split(argument)
+    if not word:
+        return Leave()
+    return Leave(_bare_room(word), rest, otherwise=None if word.startswith("#") else argument)
+
+
+def _parse_rooms(argument: str) -> Request | None:
+    page = _parse_number(argument or "1")
+    return None if page is None else ListRooms(page)
+
+
+def _parse_who(argument: str) -> Request:
+    word, rest = _split(argument)
+    if not word:
+        return ListMembers()
+    if not rest and word.isascii() and word.isdigit():
+        return ListMembers(word, _parse_number(word), either=True)
+    return ListMembers(_bare_room(word), _parse_number(rest or "1"))
+
+
+def _parse_history(argument: str) -> Request | None:
+    count = _parse_number(argument or str(HISTORY_LINES))
+    return ShowHistory(count) if count else None
+
+
+def _parse_private(argument: str) -> Request | None:
+    name, text = _split(argument)
+    return Private(name, text) if name else None
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "help",
+        lambda argument: Explain(argument.removeprefix("/")),
+        "[COMMAND]",
+        "list the commands, or explain one",
+        "The slash may be left out.",
+        ("?",),
+    ),
+    Command(
+        "nick",
+        _required(Rename),
+        "NAME",
+        "take another name",
+        "Letters, digits and _ - . [ ] { } | ^ of any script, 32 at most; your rooms are told.",
+    ),
+    Command(
+        "join",
+        _required(lambda argument: Join(_bare_room(argument))),
+        "ROOM",
+        "enter a room and make it current",
+        "The room is made when somebody enters it first, and gone with its last member. What you type goes to the "
+        "current room; /join a room you are in to talk there.",
+        ("j",),
+    ),
+    Command(
+        "leave",
+        _parse_leave,
+        "[ROOM] [REASON]",
+        "leave a room",
+        "Without ROOM it leaves the current one. If it was your last room, you are back in the lobby.",
+        ("part",),
+    ),
+    Command(
+        "rooms",
+        _parse_rooms,
+        "[PAGE]",
+        "the rooms, their members and topics",
+        "The fullest first, 20 a page.",
+        ("list",),
+    ),
+    Command(
+        "who",
+        _parse_who,
+        "[ROOM] [PAGE]",
+        "who is here",
+        "Without ROOM it lists the current one. 100 names a page.",
+        ("names",),
+    ),
+    Command("whois", _required(DescribeMember), "NAME", "rooms, since when, idle, away", "Times are UTC."),
+    Command(
+        "msg",
+        _parse_private,
+        "NAME TEXT",
+        "a private message",
+        "Only NAME sees it; you are told if NAME is away.",
+        ("w", "tell"),
+    ),
+    Command(
+        "reply",
+        _required(Reply),
+        "TEXT",
+        "answer the last private message",
+        "Goes to the last person who wrote to you privately.",
+        ("r",),
+    ),
+    Command(
+        "me", _required(Act), "TEXT", "an action: ** alice waves", "/me waves is shown as ** alice waves to the others."
+    ),
+    Command(
+        "topic",
+        lambda argument: SetTopic(argument) if argument else ShowTopic(),
+        "[TEXT]",
+        "show or set the room's topic",
+        "The topic of the current room; 300 characters at most.",
+    ),
+    Command("history", _parse_history, "[N]", "the last N lines of the room", "Of the current room; 20 without N."),
+    Command(
+        "ignore",
+        lambda argument: Ignore(argument) if argument else ListIgnored(),
+        "[NAME]",
+        "hide somebody from you",
+        "Without NAME it lists the people you hide. They are not told.",
+    ),
+    Command("unignore", _required(Unignore), "NAME", "show somebody again", "The opposite of /ignore."),
+    Command(
+        "away",
+        Away,
+        "[REASON]",
+        "say that you are away",
+        "Shown by /whois and /who, and to anybody who writes to you privately.",
+    ),
+    Command("back", _constant(Back()), "", "say that you are back", "The opposite of /away."),
+    Command(
+        "timestamp",
+        _switch(SetTimestamps),
+        "[on/off]",
+        "put the time before what you see",
+        "UTC. Without an argument it toggles.",
+    ),
+    Command(
+        "quiet",
+        _switch(SetQuiet),
+        "[on/off]",
+        "hide join, leave and rename notices",
+        "Without an argument it toggles.",
+    ),
+    Command("quit", Quit, "[REASON]", "leave the chat", "So does quit alone on a line.", ("exit",)),
+)
+
+_BY_WORD = {word: command for command in COMMANDS for word in (command.name, *command.short)}
+
+
+def find_command(word: str) -> Command | None:
+    """The command called `word` (name or short form, any case, without its slash)."""
+    return _BY_WORD.get(word.lower())
+
+
+def nearest_command(word: str) -> Command:
+    """The known command that is most like `word`. There always is one."""
+    if not word:
+        return _BY_WORD["help"]
+    # Cut: comparing takes time with the length of the word, which its sender chooses.
+    nearest = difflib.get_close_matches(word[:20].lower(), _BY_WORD, n=1, cutoff=0.0)
+    return _BY_WORD[nearest[0]]
+
+
+def read_command(line: str) -> Request:
+    """The request of a line that starts with ``/``."""
+    word, _, argument = line[1:].replace("\t", " ").partition(" ")
+    command = find_command(word)
+    if command is None:
+        return Misread(Problem.UNKNOWN_COMMAND, nearest_command(word).name, word)
+    return command.parse(argument.strip()) or Misuse(command.name)

@@ -1,0 +1,85 @@
+"""The line dialect as the server uses it: frames to requests, events to lines."""
+
+from collections.abc import Sequence
+
+from mpchat.chat.events import Event, Failed
+from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.requests import Misread, Quit, Request, Say
+from mpchat.chat.state import Session
+from mpchat.wire.dialect import Settings
+from mpchat.wire.line.commands import read_command
+from mpchat.wire.line.framing import Frame, LineFraming, Mode
+from mpchat.wire.line.words import Style, encode_event
+
+RUN_MOST = 500
+"""Texts in one Say. Each is shown with a name of up to 128 bytes, and one entry must fit into a send queue."""
+
+
+class LineDialect:
+    """A `wire.dialect.Dialect`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def framing(self, position: int = 0, mode: str = "") -> LineFraming:
+        return LineFraming(
+            max_line=self._settings.max_line,
+            segment_timeout=self._settings.segment_timeout,
+            position=position,
+            mode=Mode(mode) if mode else None,
+        )
+
+    def read(self, frames: Sequence[Frame]) -> list[tuple[int, Request]]:
+        """A run of messages is one request, a command is one, and a blank line is none."""
+        requests: list[tuple[int, Request]] = []
+        texts: list[str] = []
+        said = 0
+        for end, text in frames:
+            if len(texts) == RUN_MOST:
+                requests.append((said, Say(tuple(texts))))
+                texts = []
+            if text and text[0] not in "/qQ \t":  # nearly all of them
+                texts.append(text)
+                said = end
+                continue
+            spoken = None if text is None else _read_message(text)
+            if spoken is not None:
+                if spoken:
+                    texts.append(spoken)
+                    said = end
+                continue
+            if texts:
+                requests.append((said, Say(tuple(texts))))
+                texts = []
+            requests.append((end, self._refuse_line() if text is None else _read_command(text)))
+        if texts:
+            requests.append((said, Say(tuple(texts))))
+        return requests
+
+    def view(self, session: Session | None, room: str | None) -> Style:
+        if session is None:
+            return Style()
+        return Style(room is not None and room != session.current, session.timestamps)
+
+    def encode(self, event: Event, time: int, view: Style) -> bytes:
+        return encode_event(event, time, view)
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        return encode_event(Failed(refusal.problem, refusal.about, refusal.more), 0)
+
+    def _refuse_line(self) -> Request:
+        return Misread(Problem.LINE_LONG, str(self._settings.max_line))
+
+
+def _read_message(text: str) -> str | None:
+    """The message in `text`: empty for a blank line, None when it is not a message but a command."""
+    if text.startswith("//"):
+        return text[1:]
+    bare = text.strip()
+    if text.startswith("/") or bare.lower() == "quit":
+        return None
+    return text if bare else ""
+
+
+def _read_command(text: str) -> Request:
+    return read_command(text) if text.startswith("/") else Quit("")

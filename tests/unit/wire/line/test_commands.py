@@ -1,0 +1,180 @@
+"""The table of commands: whole, without double words, and in step with the requests it makes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpchat.chat.problems import Problem
+from mpchat.chat.requests import (
+    KINDS,
+    Act,
+    Away,
+    Back,
+    DescribeMember,
+    Explain,
+    Ignore,
+    Join,
+    Leave,
+    ListIgnored,
+    ListMembers,
+    ListRooms,
+    Misread,
+    Misuse,
+    Private,
+    Quit,
+    Rename,
+    Reply,
+    Request,
+    SetQuiet,
+    SetTimestamps,
+    SetTopic,
+    ShowHistory,
+    ShowTopic,
+    Unignore,
+)
+from mpchat.wire.line.commands import COMMANDS, Command, find_command, nearest_command, read_command
+
+# The table of docs/line-protocol.md.
+SHORT_FORMS = {
+    "help": ("?",),
+    "nick": (),
+    "join": ("j",),
+    "leave": ("part",),
+    "rooms": ("list",),
+    "who": ("names",),
+    "whois": (),
+    "msg": ("w", "tell"),
+    "reply": ("r",),
+    "me": (),
+    "topic": (),
+    "history": (),
+    "ignore": (),
+    "unignore": (),
+    "away": (),
+    "back": (),
+    "timestamp": (),
+    "quiet": (),
+    "quit": ("exit",),
+}
+
+READ: list[tuple[str, Request]] = [
+    ("/help", Explain("")),
+    ("/?  /join ", Explain("join")),
+    ("/help no such thing", Explain("no such thing")),
+    ("/nick  Al Pacino ", Rename("Al Pacino")),
+    ("/nick ", Misuse("nick")),
+    ("/join #a", Join("a")),
+    ("/J\t a ", Join("a")),
+    ("/join #", Join("")),
+    ("/join ##", Join("#")),
+    ("/join", Misuse("join")),
+    ("/leave", Leave()),
+    ("/leave #a", Leave("a")),
+    ("/leave #", Leave("")),
+    ("/part #a  so  long ", Leave("a", "so  long")),
+    ("/leave so long", Leave("so", "long", otherwise="so long")),
+    ("/rooms", ListRooms(1)),
+    ("/list 0", ListRooms(0)),
+    ("/rooms 007", ListRooms(7)),
+    ("/rooms 999999999", ListRooms(999_999_999)),
+    ("/rooms 1234567890", Misuse("rooms")),
+    ("/rooms 1 2", Misuse("rooms")),
+    ("/rooms ²", Misuse("rooms")),
+    ("/who", ListMembers()),
+    ("/who a", ListMembers("a")),
+    ("/names #2", ListMembers("2")),
+    ("/who 2", ListMembers("2", 2, either=True)),
+    ("/who 1234567890", ListMembers("1234567890", None, either=True)),
+    ("/who a 2", ListMembers("a", 2)),
+    ("/who 2 2", ListMembers("2", 2)),
+    ("/who a x", ListMembers("a", None)),
+    ("/whois bob ", DescribeMember("bob")),
+    ("/whois", Misuse("whois")),
+    ("/msg bob  hello  there ", Private("bob", "hello  there")),
+    ("/w bob", Private("bob", "")),
+    ("/tell", Misuse("msg")),
+    ("/r hello", Reply("hello")),
+    ("/reply", Misuse("reply")),
+    ("/me  waves ", Act("waves")),
+    ("/me", Misuse("me")),
+    ("/topic", ShowTopic()),
+    ("/topic  Be kind ", SetTopic("Be kind")),
+    ("/history", ShowHistory(20)),
+    ("/history 7", ShowHistory(7)),
+    ("/history 0", Misuse("history")),
+    ("/history x", Misuse("history")),
+    ("/ignore", ListIgnored()),
+    ("/ignore bob", Ignore("bob")),
+    ("/unignore bob", Unignore("bob")),
+    ("/unignore", Misuse("unignore")),
+    ("/away", Away("")),
+    ("/away  for lunch", Away("for lunch")),
+    ("/back", Back()),
+    ("/back again", Back()),
+    ("/timestamp", SetTimestamps(None)),
+    ("/timestamp ON", SetTimestamps(True)),
+    ("/timestamp off", SetTimestamps(False)),
+    ("/timestamp maybe", Misuse("timestamp")),
+    ("/quiet", SetQuiet(None)),
+    ("/quiet on", SetQuiet(True)),
+    ("/quiet off off", Misuse("quiet")),
+    ("/exit", Quit("")),
+    ("/quit  so long ", Quit("so long")),
+    ("/joim a", Misread(Problem.UNKNOWN_COMMAND, "join", "joim")),
+    ("/", Misread(Problem.UNKNOWN_COMMAND, "help", "")),
+]
+
+
+@pytest.mark.parametrize(("line", "request_"), READ, ids=repr)
+def test_what_a_line_asks_for(line: str, request_: Request) -> None:
+    assert read_command(line) == request_
+
+
+def test_each_kind_of_request_can_be_typed() -> None:
+    """And the examples above are of each of them."""
+    assert {type(request) for _, request in READ} == {*KINDS}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_whatever_is_typed_can_be_read(text: str) -> None:
+    for command in COMMANDS:
+        assert isinstance(read_command(f"/{command.name} {text}"), Request)
+
+
+def test_the_table_is_that_of_the_protocol() -> None:
+    assert {command.name: command.short for command in COMMANDS} == SHORT_FORMS
+
+
+def test_no_word_means_two_commands() -> None:
+    words = [word for command in COMMANDS for word in (command.name, *command.short)]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_found_by_each_of_its_words_in_any_case(command: Command) -> None:
+    for word in (command.name, *command.short):
+        assert find_command(word) is find_command(word.upper()) is command
+
+
+def test_what_is_no_command_is_not_found() -> None:
+    assert find_command("") is None
+    assert find_command("joim") is None
+    assert find_command("/join") is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("joim", "join"), ("JION", "join"), ("hepl", "help"), ("exti", "quit"), ("topics", "topic")]
+)
+def test_the_nearest_is_what_was_meant(typed: str, meant: str) -> None:
+    assert nearest_command(typed).name == meant
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_there_is_always_a_nearest(word: str) -> None:
+    assert nearest_command(word) in COMMANDS
+
+
+def test_usage_is_the_name_and_what_follows() -> None:
+    usages = {command.name: command.usage for command in COMMANDS}
+    assert usages["join"] == "/join ROOM"
+    assert usages["back"] == "/back"

@@ -25,8 +25,8 @@ from growth_series import Part
 
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries, make_input
 from mpchat.chat.replica import Replica
+from mpchat.config import Config
 from mpchat.server.worker.fanout import Fanout
-from mpchat.wire.dialect import Settings
 from mpchat.wire.registry import LINE, make_dialects
 
 MEMBERS = 200
@@ -70,7 +70,7 @@ def repeat(turn: Callable[[], float], seconds: float) -> float:
 def measure_reading(batch: int, seconds: float) -> float:
     """Of so many clients, each of which has sent a line."""
     line = TEXT.encode() + b"\n"
-    dialect = make_dialects(Settings(MAX_LINE, segment_timeout=0.2))[LINE]
+    dialect = make_dialects(Config(max_line=MAX_LINE, segment_timeout=0.2))[LINE]
     framings = [dialect.framing() for _ in range(batch)]
 
     def turn() -> float:

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import psutil
 import pytest
@@ -177,9 +177,14 @@ class Chatter:
         except ConnectionError:
             data = b""
         self._ended = not data
-        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
-        self.seen += [line.decode() for line in lines]
+        lines, self._unfinished = self.split(self._unfinished + data)
+        self.seen += lines
         return not self._ended
+
+    def split(self, data: bytes) -> tuple[list[str], bytes]:
+        """The whole lines in what has come, and the rest."""
+        *lines, rest = data.split(b"\n")
+        return [line.decode() for line in lines], rest
 
     # --- the end
 
@@ -190,6 +195,9 @@ class Chatter:
         """Break the connection."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._socket.close()
+
+
+C = TypeVar("C", bound=Chatter)
 
 
 # --- a server -----------------------------------------------------------------------------------------------
@@ -316,9 +324,9 @@ class Server:
 
     # --- what there is to do
 
-    def connect(self, receive_buffer: int | None = None) -> Chatter:
+    def connect(self, receive_buffer: int | None = None, make: type[C] = Chatter) -> C:  # type: ignore[assignment]
         """A client that has said nothing yet; it is closed with the server."""
-        chatter = Chatter(self.host, self.port, receive_buffer)
+        chatter = make(self.host, self.port, receive_buffer)
         self._chatters.append(chatter)
         return chatter
 

@@ -35,6 +35,7 @@ from mpchat.server.worker.client import Client
 from mpchat.server.worker.outage import TELL_AFTER
 from mpchat.server.worker.reader import READ_WAIT
 from mpchat.server.worker.worker import Worker
+from mpchat.wire.registry import LINE
 
 MOST = 1 << 30
 PAGES = 64
@@ -779,7 +780,7 @@ class World:
         for start in range(0, len(sids), TOGETHER):
             batch = [(sid, process.clients[sid]) for sid in sids[start : start + TOGETHER]]
             descriptors = [next(_descriptors) for _ in batch]
-            handed = tuple(Handed(sid, "127.0.0.1", held.page, held.epoch) for sid, held in batch)
+            handed = tuple(Handed(sid, "127.0.0.1", held.page, LINE, held.epoch) for sid, held in batch)
             self._descriptors.update(zip(descriptors, (held.wire for _, held in batch), strict=True))
             process.channel.inbox.append((HandOff(handed, start + TOGETHER < len(sids)), descriptors))
 

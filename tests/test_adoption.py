@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from party import DIALECT
 
 from mpchat.bus.contract import LogTrimmed, Reading
 from mpchat.bus.memory import MemoryLog
@@ -28,6 +29,7 @@ from mpchat.server.worker import adoption
 from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.fanout import Fanout
 from mpchat.wire.line.commands import read_command
+from mpchat.wire.registry import LINE
 
 LIMITS = Limits(history=5)
 CLIENTS = 4
@@ -73,7 +75,7 @@ class Chat:
         self.outputs = [Output() for _ in range(CLIENTS)]
         self._ends = [0] * CLIENTS
         for number, output in enumerate(self.outputs):
-            self.fanout.attach(make_sid(number), output)
+            self.fanout.attach(make_sid(number), output, DIALECT)
 
     def type_line(self, number: int, line: str) -> Entry:
         self._ends[number] += len(line) + 1
@@ -104,8 +106,8 @@ def make_sid(number: int) -> SessionId:
 
 def make_adoptee(number: int, page: Page, mark: Mark, written: int) -> Adoptee:
     """Without a socket: adoption itself never uses it."""
-    handed = Handed(make_sid(number), "127.0.0.1", number, 1)
-    return Adoptee(handed, cast(socket.socket, None), page, Progress(0, written, True), mark)
+    handed = Handed(make_sid(number), "127.0.0.1", number, LINE, 1)
+    return Adoptee(handed, cast(socket.socket, None), page, Progress(0, written, True), mark, DIALECT)
 
 
 def adopt(log: MemoryLog, adoptees: list[Adoptee], target: int) -> Adoption:
@@ -440,7 +442,7 @@ def test_where_the_kernel_does_not_count_the_page_says_it_all(
     page.clear(7)
     page.received = 40
     page.release(9, 30, b"unsent")
-    adoptee = receive_adoptee(Handed(make_sid(0), "127.0.0.1", 0, 1), cast(socket.socket, None), page)
+    adoptee = receive_adoptee(Handed(make_sid(0), "127.0.0.1", 0, LINE, 1), cast(socket.socket, None), page, DIALECT)
     assert adoptee.progress == Progress(40, 24, True)
     assert adoptee.carried == b"unsent"
     assert adoptee.output == b"unsent"
@@ -456,7 +458,7 @@ def test_an_adoptee_is_what_ledger_and_kernel_say(ledger: Ledger) -> None:
         with ours:
             ours.sendall(b"hello")
             assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
-            adoptee = receive_adoptee(Handed(make_sid(0), "127.0.0.1", 0, 1), ours, page)
+            adoptee = receive_adoptee(Handed(make_sid(0), "127.0.0.1", 0, LINE, 1), ours, page, DIALECT)
             assert adoptee.mark == Mark(9, 3)
             assert adoptee.progress == Progress(0, 5, True)
 

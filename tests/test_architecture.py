@@ -43,6 +43,9 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "__main__": {"", "cli"},
 }
 PURE_PARTS = {"chat", "wire"}
+# Each dialect is a package in wire; the registry alone knows which there are.
+DIALECTS = {path.parent.name for path in (PACKAGE / "wire").glob("*/__init__.py")}
+REGISTRY = "mpchat.wire.registry"
 IMPURE_LIBRARIES = {
     *("asyncio", "socket", "ssl", "select", "selectors", "threading", "_thread", "multiprocessing", "concurrent"),
     *("subprocess", "signal", "os", "time", "random", "secrets", "uuid", "psutil"),
@@ -135,6 +138,21 @@ def imports_go_one_way(module: Module) -> list[str]:
     ]
 
 
+def only_the_registry_knows_dialects(module: Module) -> list[str]:
+    if module.name == REGISTRY:
+        return []
+    foreign = [f"mpchat.wire.{name}" for name in DIALECTS if not _is_within(module.name, f"mpchat.wire.{name}")]
+    return [
+        f"line {line} imports {name}"
+        for line, name in list_imports(module)
+        if any(_is_within(name, dialect) for dialect in foreign)
+    ]
+
+
+def _is_within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
 def pure_parts_do_no_io(module: Module) -> list[str]:
     if module.part not in PURE_PARTS:
         return []
@@ -220,6 +238,10 @@ BREACHES: list[tuple[Rule, Module]] = [
     (imports_go_one_way, Module("mpchat.errors", "from mpchat.chat import events")),
     (imports_go_one_way, Module("mpchat.server.worker", "import mpchat.elsewhere")),
     (imports_go_one_way, Module("mpchat.elsewhere", "")),
+    (only_the_registry_knows_dialects, Module("mpchat.server.worker.fanout", "from mpchat.wire.line.words import x")),
+    (only_the_registry_knows_dialects, Module("mpchat.server.worker.fanout", "from mpchat.wire import line")),
+    (only_the_registry_knows_dialects, Module("mpchat.wire.framing", "from .line import framing")),
+    (only_the_registry_knows_dialects, Module("mpchat.wire", "import mpchat.wire.line", is_package=True)),
     *((pure_parts_do_no_io, Module("mpchat.chat.state", f"import {name}")) for name in sorted(IMPURE_LIBRARIES)),
     (pure_parts_do_no_io, Module("mpchat.wire.framing", "from os.path import join")),
     (pure_parts_do_no_io, Module("mpchat.wire.framing", "def f():\n    from time import monotonic")),
@@ -246,6 +268,9 @@ CUSTOMS: list[tuple[Rule, Module]] = [
     (imports_go_one_way, Module("mpchat.server.worker.reader", "from mpchat.server import control")),
     (imports_go_one_way, Module("mpchat.cli", "from mpchat import __version__, config\nimport mpchatter")),
     (imports_go_one_way, Module("mpchat.__main__", "from mpchat.cli import main")),
+    (only_the_registry_knows_dialects, Module("mpchat.wire.registry", "from mpchat.wire.line import dialect")),
+    (only_the_registry_knows_dialects, Module("mpchat.wire.line.dialect", "from mpchat.wire.line.words import x")),
+    (only_the_registry_knows_dialects, Module("mpchat.server.worker.fanout", "from mpchat.wire.linear import x")),
     (pure_parts_do_no_io, Module("mpchat.server.worker", "import os, time")),
     (pure_parts_do_no_io, Module("mpchat.chat.history", "x = datetime.fromtimestamp(t, UTC)\ny = self.now()")),
     (third_parties_are_few, Module("mpchat.server.worker", "import psutil, asyncio, mpchat.bus")),
@@ -302,6 +327,10 @@ def import_all(names: list[str], directory: Path | None = None) -> subprocess.Co
         check=False,
         timeout=60,
     )
+
+
+def test_the_line_dialect_is_found() -> None:
+    assert "line" in DIALECTS
 
 
 def test_importing_starts_nothing() -> None:

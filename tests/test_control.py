@@ -82,7 +82,8 @@ def hand_off(stack: ExitStack, count: int) -> tuple[HandOff, list[int], list[soc
         stack.enter_context(ours)
         stack.enter_context(peer)
     # The longest address there is: IPv6 with an IPv4 address in it.
-    clients = tuple(Handed(sid, "0000:0000:0000:0000:0000:ffff:255.255.255.255", 2**31, 2**31) for sid in sids(count))
+    address = "0000:0000:0000:0000:0000:ffff:255.255.255.255"
+    clients = tuple(Handed(sid, address, 2**31, "a-dialect", 2**31) for sid in sids(count))
     return HandOff(clients), [ours.fileno() for ours, _ in pairs], [peer for _, peer in pairs]
 
 

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from framed import FramedDialect, pack
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from party import NOON, Watcher
+from party import DIALECT, NOON, Watcher
 
 from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, SessionId, Stopped
-from mpchat.chat.events import Changed, Effect, Gone, Told
+from mpchat.chat.events import Changed, Effect, Gone, Message, Told
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits, Session
+from mpchat.config import Config
 from mpchat.server.worker.fanout import Fanout
 from mpchat.wire.line.commands import read_command
 
@@ -61,7 +63,7 @@ class Office:
         """People who are in the lobby and have read what they were shown on the way there."""
         for name in names:
             self.tapes[name] = Tape()
-            self.fanout.attach(name.encode(), self.tapes[name])
+            self.fanout.attach(name.encode(), self.tapes[name], DIALECT)
             self.apply(Opened(name.encode(), "127.0.0.1"))
             self.says(name, name)
         self.flush()
@@ -116,6 +118,24 @@ def test_fill_is_how_many_messages_wait_for_each_room_that_has_any() -> None:
     assert office.fanout.fill == 2
     office.flush()
     assert office.fanout.fill == 1
+
+
+def test_blocks_are_not_shared_by_two_dialects_whose_views_are_equal() -> None:
+    office = Office()
+    [_, bob] = office.enter("alice", "bob")
+    fred, frank, framed = Tape(), Tape(), FramedDialect(Config())
+    assert framed.view(None, "lobby") == DIALECT.view(None, "lobby")
+    for name, tape in (("fred", fred), ("frank", frank)):
+        office.fanout.attach(name.encode(), tape, framed)
+        office.apply(Opened(name.encode(), "127.0.0.1"))
+        office.says(name, name)
+    office.flush()
+    bob.take(), fred.take(), frank.take()
+    office.says("alice", "hello")
+    office.flush()
+    assert bob.take() == "alice: hello\n"
+    assert fred.blocks == [pack(repr(Message("lobby", "alice", ("hello",))))]
+    assert fred.blocks[0] is frank.blocks[0]
 
 
 def test_blocks_are_shared_by_those_of_one_style() -> None:
@@ -310,7 +330,7 @@ def test_a_sink_that_goes_during_the_flush_harms_nobody() -> None:
             office.fanout.detach(b"frank")
 
     alice, bob = office.enter("alice", "bob")
-    office.fanout.attach(b"frank", Fragile())
+    office.fanout.attach(b"frank", Fragile(), DIALECT)
     office.apply(Opened(b"frank", "127.0.0.1"))
     office.says("frank", "frank")
     office.says("alice", "hello")
@@ -328,7 +348,7 @@ def test_who_is_attached_before_the_log_knows_is_told_what_everybody_is() -> Non
     office = Office()
     [alice] = office.enter("alice")
     early = Tape()
-    office.fanout.attach(b"early", early)
+    office.fanout.attach(b"early", early, DIALECT)
     office.says("alice", "hello")
     office.flush()
     assert early.blocks == []
@@ -398,7 +418,7 @@ class NaiveFanout(RuleBasedStateMachine):
         sid = len(self.people).to_bytes(16)
         person = Person(sid, worker, Watcher.take(Session(sid, "", since=0)))
         self.people.append(person)
-        self.workers[worker][1].attach(sid, person.tape)
+        self.workers[worker][1].attach(sid, person.tape, DIALECT)
         self.apply(Opened(sid, "127.0.0.1"))
         self.say(len(self.people) - 1, (NAMES[len(self.people) % len(NAMES)],))
 

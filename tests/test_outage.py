@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import pytest
 from fatal_server import HOLD, IMPATIENT
+from party import DIALECT
 from server import (
     WELCOME,
     Chatter,
@@ -35,7 +36,7 @@ from simulated import Clock, Loop
 from mpchat.server.worker.outage import TELL_AFTER, TRY_AGAIN, Outage, encode_notice
 
 SCRIPT = Path(__file__).with_name("fatal_server.py")
-NOTICE = encode_notice().decode().rstrip("\n")
+NOTICE = encode_notice(DIALECT).decode().rstrip("\n")
 WORKERS = 3
 BACKLOG = [f"alice: {number} {'x' * 900}" for number in range(60)]
 """Several times what the kernels at both ends take for who does not read."""

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from party import picture
+from party import DIALECT, picture
 from simulated import MOST, Process, Step, Wire, World
 
 from mpchat.chat.entries import Ended, Input, SessionId, decode_entries
@@ -32,7 +32,7 @@ from mpchat.server.worker.outage import encode_notice
 LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_server=5)
 SETTLE_ROUNDS = 300
 """Far more than it takes to come by all that a whole run may have left to do."""
-NOTICE = encode_notice()
+NOTICE = encode_notice(DIALECT)
 
 
 class Output:
@@ -62,7 +62,7 @@ class Witness:
 
     def watch(self, sid: SessionId) -> None:
         self._outputs[sid] = Output()
-        self._fanout.attach(sid, self._outputs[sid])
+        self._fanout.attach(sid, self._outputs[sid], DIALECT)
 
     def output(self, sid: SessionId) -> bytes:
         return self._outputs[sid].sent

@@ -32,6 +32,7 @@ from server import (
 )
 
 COMMAND = (sys.executable, "-P", "-m", "mpchat")
+WORDS = Path("wire", "line", "words.py")
 
 
 class Installation:
@@ -48,7 +49,7 @@ class Installation:
         package = self._folder / version / "mpchat"
         shutil.copytree(ROOT / "mpchat", package, ignore=shutil.ignore_patterns("__pycache__"))
         self.change(package / "__init__.py", '"0.1.0"', f'"{version}"')
-        self.change(package / "wire" / "line.py", "* Bye, {event.name}.", f"* The {version} version says bye.")
+        self.change(package / WORDS, "* Bye, {event.name}.", f"* The {version} version says bye.")
         return package
 
     def change(self, file: Path, old: str, new: str) -> None:
@@ -158,7 +159,7 @@ def test_half_a_line_who_has_no_name_yet_and_what_was_not_taken_go_over(installa
         for chatter in (alice, bob, nameless):
             wait_arrived(server, chatter)
         package = installation.add("new")
-        installation.change(package / "wire" / "line.py", 'else f"{name}: "', 'else f"{name} says: "')
+        installation.change(package / WORDS, 'else f"{name}: "', 'else f"{name} says: "')
         installation.install("new")
         upgrade(server)
         alice.send(b"lo\n")

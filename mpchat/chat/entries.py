@@ -29,12 +29,13 @@ class Opened(NamedTuple):
 
     `epoch` counts the workers that have had the connection before. From here on, entries of another epoch do not count:
     a dead worker may have published entries that the log takes in only after its successor's Opened, and the successor
-    reads the same input again.
+    reads the same input again. `dialect` is the id of the client's dialect (`wire.registry`; opaque here).
     """
 
     sid: SessionId
     address: str
     epoch: int = 0
+    dialect: str = ""
 
 
 class Said(NamedTuple):

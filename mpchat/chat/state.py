@@ -55,6 +55,7 @@ class Session:
     reply_to: SessionId = b""  # not a name: that may be somebody else's by the time of the answer
     timestamps: bool = False
     quiet: bool = False
+    dialect: str = ""
 
 
 @dataclass(slots=True)
@@ -80,11 +81,11 @@ class State:
         self.stopped = False
         self._tombstones: dict[SessionId, None] = {}
 
-    def open(self, sid: SessionId, address: str, epoch: int, time: int) -> Session | None:
+    def open(self, sid: SessionId, address: str, epoch: int, dialect: str, time: int) -> Session | None:
         """A new session; None when there is one, or was one, with this id."""
         if sid in self.sessions or sid in self._tombstones:
             return None
-        session = self.sessions[sid] = Session(sid, address, since=time, epoch=epoch, active=time)
+        session = self.sessions[sid] = Session(sid, address, since=time, epoch=epoch, active=time, dialect=dialect)
         return session
 
     def close(self, session: Session) -> None:

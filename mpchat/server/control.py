@@ -43,12 +43,13 @@ class ChannelClosed(MpchatError):
 
 
 class Handed(NamedTuple):
-    """A client as main hands it over. `page` is its page of the ledger; `epoch` counts the workers that had it
-    before."""
+    """A client as main hands it over. `page` is its page of the ledger; `dialect` the id of what it speaks
+    (`wire.registry`); `epoch` counts the workers that had it before."""
 
     sid: SessionId
     address: str
     page: int
+    dialect: str
     epoch: int
 
 

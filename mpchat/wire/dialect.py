@@ -6,7 +6,7 @@ nothing but the log, so `encode` must not depend on settings that a running serv
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from mpchat.chat.events import Event
 from mpchat.chat.problems import Refusal
@@ -15,14 +15,16 @@ from mpchat.chat.state import Session
 from mpchat.wire.framing import Frame, Framing
 
 
-class Settings(NamedTuple):
-    """What dialects need of the server's configuration."""
+class Settings(Protocol):
+    """What dialects need of the server's configuration (`config.Config`)."""
 
-    max_line: int
-    """The longest frame, in bytes."""
+    @property
+    def max_line(self) -> int:
+        """The longest frame, in bytes."""
 
-    segment_timeout: float
-    """Seconds to wait for the first line end. 0: lines only."""
+    @property
+    def segment_timeout(self) -> float:
+        """Seconds to wait for the first line end. 0: lines only."""
 
 
 class Dialect(Protocol):

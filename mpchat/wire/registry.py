@@ -11,7 +11,7 @@ from mpchat.wire.line.dialect import LineDialect
 LINE = "line"
 
 DIALECTS: dict[str, Callable[[Settings], Dialect]] = {LINE: LineDialect}
-"""An id is never given to another dialect: snapshots and the ledger's successors may still carry it."""
+"""An id is never taken away or given to another dialect: a newer program takes over the clients of an older one."""
 
 
 def make_dialects(settings: Settings) -> dict[str, Dialect]:

@@ -33,12 +33,12 @@ from mpchat.chat.events import (
 )
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits, Session
-from mpchat.wire.dialect import Settings
+from mpchat.config import Config
 from mpchat.wire.registry import LINE, make_dialects
 
 NOON = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
 MAX_LINE = 4096
-DIALECT = make_dialects(Settings(MAX_LINE, segment_timeout=0))[LINE]
+DIALECT = make_dialects(Config(max_line=MAX_LINE, segment_timeout=0))[LINE]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def open_session(state: State, entry: Opened, time: int) -> list[Effect]:
     if session is not None:
         session.epoch = max(session.epoch, entry.epoch)
         return []
-    if state.open(entry.sid, entry.address, entry.epoch, time) is None:
+    if state.open(entry.sid, entry.address, entry.epoch, entry.dialect, time) is None:
         return []
     return [Told(ToSession(entry.sid), Welcome())]
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Protocol
 
 from mpchat.chat.entries import SessionId
-from mpchat.chat.events import Failed
 from mpchat.chat.problems import Refusal
 from mpchat.config import Config
 from mpchat.server.ledger import FreePages, Ledger
@@ -22,7 +21,8 @@ from mpchat.server.main.listener import Arrival, Listener, Shortage
 from mpchat.server.main.rejections import INTERVAL, Rejections
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workerprocess import Held
-from mpchat.wire.line.words import encode_event
+from mpchat.wire.dialect import Dialect
+from mpchat.wire.registry import make_dialects
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Acceptor:
         self._loop = loop
         self._listener = listener
         self._ledger = ledger
+        self._dialects = make_dialects(config)
         self._free_pages = FreePages(ledger.shape.pages)
         self._admission = Admission(config.max_clients, config.max_per_address, config.exempt)
         self._rejections = Rejections()
@@ -118,10 +119,10 @@ class Acceptor:
         except Refusal as refusal:
             if self._rejections.add(arrival.address, time.monotonic()):
                 log.warning("%s refused: %s", arrival.address, refusal.problem.name.lower())
-            turn_away(arrival.socket, refusal)
+            turn_away(arrival.socket, self._dialects[arrival.dialect], refusal)
             return
         # 128 random bits: unique without asking anybody, and no name that is ever used again.
-        held = Held(arrival.socket.detach(), arrival.address, self._free_pages.take())
+        held = Held(arrival.socket.detach(), arrival.address, self._free_pages.take(), arrival.dialect)
         taker.place(secrets.token_bytes(16), held)
 
     def _report_rejections(self, now: float) -> None:
@@ -129,9 +130,9 @@ class Acceptor:
             log.warning("%s refused: %d times more within %g s", address, count, INTERVAL)
 
 
-def turn_away(client: socket.socket, refusal: Refusal) -> None:
+def turn_away(client: socket.socket, dialect: Dialect, refusal: Refusal) -> None:
     """Say why to somebody who cannot come in, as far as that needs no waiting."""
     with client, suppress(OSError):
         client.setblocking(False)
-        client.send(encode_event(Failed(refusal.problem, refusal.about, refusal.more), 0))
+        client.send(dialect.refuse(refusal))
         client.shutdown(socket.SHUT_RDWR)

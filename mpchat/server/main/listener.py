@@ -9,6 +9,7 @@ import socket
 from typing import NamedTuple
 
 from mpchat.errors import ListenError
+from mpchat.wire.registry import LINE
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn, whose default is this."""
@@ -39,10 +40,11 @@ _GONE = frozenset(
 
 
 class Arrival(NamedTuple):
-    """A connection just accepted. The socket belongs to who gets it."""
+    """A connection just accepted. The socket belongs to who gets it. `dialect` is the id of what is spoken here."""
 
     socket: socket.socket
     address: str
+    dialect: str
 
 
 class Shortage(Exception):
@@ -53,6 +55,8 @@ class Listener:
     """The listening socket of the server. Raises ListenError when it cannot be had."""
 
     def __init__(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
+        self.dialect = LINE
+        """The id of the dialect that clients speak here."""
         self._socket = inherited or _listen(host, port)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -91,7 +95,7 @@ class Listener:
                 if not arrivals:
                     raise Shortage(str(error)) from error
                 break
-            arrivals.append(Arrival(accepted, str(address[0])))
+            arrivals.append(Arrival(accepted, str(address[0]), self.dialect))
         return arrivals
 
     def close(self) -> None:

@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 
 class Held(NamedTuple):
-    """A client's connection: our duplicate of its descriptor, where it comes from, and its page of the ledger.
+    """A client's connection: our duplicate of its descriptor, where it comes from, its page of the ledger, and the id
+    of its dialect.
 
     `epoch` counts the workers that have had it before this one.
     """
@@ -49,6 +50,7 @@ class Held(NamedTuple):
     descriptor: int
     address: str
     page: int
+    dialect: str
     epoch: int = 0
 
     def next(self) -> "Held":
@@ -131,7 +133,7 @@ class WorkerProcess:
         batch = [(sid, self._to_hand_off.pop(sid)) for sid in list(self._to_hand_off)[:HANDOFF_MOST]]
         self.clients.update(batch)
         self.handing_off = True
-        clients = tuple(Handed(sid, held.address, held.page, held.epoch) for sid, held in batch)
+        clients = tuple(Handed(sid, held.address, held.page, held.dialect, held.epoch) for sid, held in batch)
         self.channel.post(HandOff(clients, more=bool(self._to_hand_off)), [held.descriptor for _, held in batch])
 
     def received(self) -> None:

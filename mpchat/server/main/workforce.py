@@ -42,6 +42,7 @@ from mpchat.server.main.acceptor import turn_away
 from mpchat.server.main.supervision import Supervision
 from mpchat.server.main.waitloop import READ, WRITE, WaitLoop
 from mpchat.server.main.workerprocess import Held, WorkerProcess
+from mpchat.wire.registry import make_dialects
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Workforce:
         self._ledger = ledger
         self._supervision = supervision
         self._forget = forget
+        self._dialects = make_dialects(config)
         self._address: LogAddress | None = None
         self._unplaced: dict[SessionId, Held] = {}
         self._orphans: dict[SessionId, int] = {}  # of dead workers, with their epochs; the log has yet to bury them
@@ -286,7 +288,8 @@ class Workforce:
         if held.epoch:
             held.disconnect()
         else:
-            turn_away(socket.socket(fileno=held.descriptor), Refusal(Problem.SERVER_STOPPING))
+            client, dialect = socket.socket(fileno=held.descriptor), self._dialects[held.dialect]
+            turn_away(client, dialect, Refusal(Problem.SERVER_STOPPING))
 
     def _part_with(self, worker: WorkerProcess, message: Closed | Released) -> None:
         """A worker does not have these clients any more."""

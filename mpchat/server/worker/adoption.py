@@ -39,6 +39,7 @@ from mpchat.server.ledger import Mark, Page
 from mpchat.server.worker.fanout import Fanout
 from mpchat.server.worker.outage import encode_notice
 from mpchat.server.worker.reader import FLUSH_SOON
+from mpchat.wire.dialect import Dialect
 
 Call = tuple[str, tuple[object, ...]]
 """A method of the log, and its arguments."""
@@ -77,6 +78,7 @@ class Adoptee:
     page: Page
     progress: Progress
     mark: Mark
+    dialect: Dialect
     carried: bytes = b""
     notice_at: int | None = None
     """Where a notice stands in the output that is made again: the log does not say it."""
@@ -100,18 +102,18 @@ class Adoptee:
             at = self.notice_at - start
             if at > len(content):
                 return None
-            content = content[:at] + encode_notice() + content[at:]
+            content = content[:at] + encode_notice(self.dialect) + content[at:]
         written = self.progress.written - start
         return content[written:] if 0 <= written <= len(content) else None
 
     @property
     def output_position(self) -> int:
         """Where its output ends, what is still to be sent included."""
-        notice = 0 if self.notice_at is None else len(encode_notice())
+        notice = 0 if self.notice_at is None else len(encode_notice(self.dialect))
         return self.mark.position + self.tape.size + notice
 
 
-def receive_adoptee(handed: Handed, client: socket.socket, page: Page) -> Adoptee:
+def receive_adoptee(handed: Handed, client: socket.socket, page: Page, dialect: Dialect) -> Adoptee:
     """Look at what the last worker has left of a client. Raises OSError when the kernel does not say."""
     mark = page.read_mark()
     if kernel.AVAILABLE:
@@ -119,7 +121,7 @@ def receive_adoptee(handed: Handed, client: socket.socket, page: Page) -> Adopte
     else:
         # Only who was given back in good order comes here (see the supervisor), and then the page knows it all.
         progress = Progress(page.received, mark.position - mark.carried, True)
-    return Adoptee(handed, client, page, progress, mark, page.carried(), page.read_notice())
+    return Adoptee(handed, client, page, progress, mark, dialect, page.carried(), page.read_notice())
 
 
 class Adoption:
@@ -260,4 +262,4 @@ class Adoption:
     def _start_tapes(self, fanout: Fanout[_Tape]) -> None:
         """What has come so far was before the mark of these."""
         for adoptee in self._starts.pop(self._position, ()):
-            fanout.attach(adoptee.handed.sid, adoptee.tape)
+            fanout.attach(adoptee.handed.sid, adoptee.tape, adoptee.dialect)

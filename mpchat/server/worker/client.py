@@ -25,10 +25,10 @@ from mpchat.config import Config
 from mpchat.server.control import Handed
 from mpchat.server.ledger import SMALL, Mark, Page
 from mpchat.server.worker.connection import Connection
+from mpchat.server.worker.outage import encode_notice
 from mpchat.server.worker.publisher import Publisher
 from mpchat.wire.dialect import Dialect
 from mpchat.wire.framing import Frame
-from mpchat.wire.registry import LINE
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Client:
         self._host = host
         self._handed = handed
         self._page = page
-        self._dialect = host.dialects[LINE]
+        self._dialect = host.dialects[handed.dialect]
         self._framing = self._dialect.framing(start.input, start.mode)
         self._throttle = Throttle(config.rate, config.burst, now)
         self._connection = Connection(host.loop, sock, self, config.sendq)
@@ -97,9 +97,14 @@ class Client:
     def sid(self) -> SessionId:
         return self._handed.sid
 
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
+
     def open(self) -> None:
         """The client is new: tell the log, and listen."""
-        self._host.publisher.add([Opened(self.sid, self._handed.address, self._handed.epoch)])
+        handed = self._handed
+        self._host.publisher.add([Opened(handed.sid, handed.address, handed.epoch, handed.dialect)])
         self._connection.resume_reading()
 
     def carry_on(self, unsent: bytes, unapplied: bytes) -> None:
@@ -210,13 +215,14 @@ class Client:
             self._next_mark = Mark(seq, self._output)
         return False
 
-    def notify(self, seq: int, notice: bytes) -> bool:
-        """Send the client a notice, which is not in the log, behind what entries up to `seq` gave it. As `mark`, say
-        whether its page has a mark behind all of that.
+    def notify(self, seq: int) -> bool:
+        """Send the client the notice of an outage, which is not in the log, behind what entries up to `seq` gave it. As
+        `mark`, say whether its page has a mark behind all of that.
 
         Not sent: to whom nothing can be sent any more; what would overflow the send queue; and a second notice while a
         mark behind the first one waits to be written, since then the client does not read what it is sent.
         """
+        notice = encode_notice(self._dialect)
         if self._connection.spare < len(notice):
             return True
         # Fresh, since the worker's mark for all will not hold for the client until it has one behind the notice.

@@ -14,13 +14,15 @@ What is done for each receiver of each flush is what this server's speed hangs o
 members of one room it is one turn of the loop in `_share`, and nothing that calls Python.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, NamedTuple, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from mpchat.chat.entries import SessionId
 from mpchat.chat.events import Changed, Effect, Event, Gone, Message, ToEverybody, Told, ToPeers, ToRoom, ToSession
 from mpchat.chat.replica import Replica
-from mpchat.wire.line.words import PLAIN, Style, encode_event
+from mpchat.chat.state import Session
+from mpchat.wire.dialect import Dialect
 
 
 class Sink(Protocol):
@@ -34,6 +36,17 @@ class Sink(Protocol):
 
 
 S = TypeVar("S", bound=Sink)
+
+
+class _Look:
+    """A view of a dialect (`Dialect.view`). There is one object for all subscribers who share it, so that two looks are
+    compared by `is`, and found in a dict by the hash of an object."""
+
+    __slots__ = ("__weakref__", "dialect", "view")
+
+    def __init__(self, dialect: Dialect, view: Hashable) -> None:
+        self.dialect = dialect
+        self.view = view
 
 
 class _Item(NamedTuple):
@@ -57,8 +70,8 @@ class _Channel(Generic[S]):
         self.items: list[_Item] = []
         self.authors: set[str] = set()
         self.noisy = False
-        self._pieces: dict[Style, list[bytes]] = {}
-        self._blocks: dict[Style, bytes] = {}
+        self._pieces: dict[_Look, list[bytes]] = {}
+        self._blocks: dict[_Look, bytes] = {}
 
     def add(self, item: _Item) -> None:
         self.items.append(item)
@@ -66,18 +79,19 @@ class _Channel(Generic[S]):
         self.noisy |= item.noise
         self._blocks.clear()
 
-    def pieces(self, style: Style) -> list[bytes]:
-        """Each item in `style`, encoded once."""
-        pieces = self._pieces.setdefault(style, [])
+    def pieces(self, look: _Look) -> list[bytes]:
+        """Each item in this look, encoded once."""
+        pieces = self._pieces.setdefault(look, [])
+        encode, view = look.dialect.encode, look.view
         for item in self.items[len(pieces) :]:
-            pieces.append(encode_event(item.event, item.time, style))
+            pieces.append(encode(item.event, item.time, view))
         return pieces
 
-    def block(self, style: Style) -> bytes:
-        """All items in `style`, joined once."""
-        block = self._blocks.get(style)
+    def block(self, look: _Look) -> bytes:
+        """All items in this look, joined once."""
+        block = self._blocks.get(look)
         if block is None:
-            block = self._blocks[style] = b"".join(self.pieces(style))
+            block = self._blocks[look] = b"".join(self.pieces(look))
         return block
 
     def clear(self) -> None:
@@ -91,20 +105,22 @@ class _Channel(Generic[S]):
 class _Subscriber(Generic[S]):
     """One session of this worker, and what it is to be shown.
 
-    `simple`: how it is shown its only room, if it is in one room and ignores nobody.
+    `simple`: how it is shown its only room, if it is in one room and ignores nobody. `look`: how it is shown what is
+    for itself.
     """
 
-    __slots__ = ("key", "personal", "quiet", "ready", "rooms", "sid", "simple", "sink", "skip", "timestamps")
+    __slots__ = ("dialect", "key", "look", "personal", "quiet", "ready", "rooms", "sid", "simple", "sink", "skip")
 
-    def __init__(self, sid: SessionId, sink: S) -> None:
+    def __init__(self, sid: SessionId, sink: S, dialect: Dialect, look: _Look) -> None:
         self.sid = sid
         self.sink = sink
+        self.dialect = dialect
+        self.look = look
         self.key = ""
-        self.simple: Style | None = None
-        self.rooms: dict[str, Style] = {}
+        self.simple: _Look | None = None
+        self.rooms: dict[str, _Look] = {}
         self.skip: frozenset[str] | tuple[str] = frozenset()
         self.quiet = False
-        self.timestamps = False
         self.personal: list[tuple[int, bytes]] = []
         self.ready: list[bytes] = []
 
@@ -121,6 +137,7 @@ class Fanout(Generic[S]):
         self._channels: dict[str, _Channel[S]] = {}
         self._dirty: dict[_Subscriber[S] | _Channel[S], None] = {}
         self._leaving: dict[SessionId, _Subscriber[S]] = {}  # gone, but for the last flush
+        self._looks: WeakValueDictionary[tuple[Dialect, Hashable], _Look] = WeakValueDictionary()
         self._order = 0
         self.pending = 0
         """About how many bytes wait for the flush, counted once per event."""
@@ -135,9 +152,9 @@ class Fanout(Generic[S]):
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def attach(self, sid: SessionId, sink: S) -> None:
+    def attach(self, sid: SessionId, sink: S, dialect: Dialect) -> None:
         """This worker has the connection of `sid`; its output, from what is applied next on, goes to `sink`."""
-        subscriber = self._subscribers[sid] = _Subscriber(sid, sink)
+        subscriber = self._subscribers[sid] = _Subscriber(sid, sink, dialect, self._look(dialect, None, None))
         self._subscribe(subscriber)
 
     def detach(self, sid: SessionId) -> None:
@@ -198,11 +215,12 @@ class Fanout(Generic[S]):
     ) -> None:
         """Give the channel's block to all who are to be sent just that; the `others` need care, in this channel too."""
         authors, noisy = channel.authors, channel.noisy
-        plain = channel.block(PLAIN)
+        last: _Look | None = None  # nearly always that of the next one, too
+        block = b""
         for subscriber, start in channel.members.items():
-            style = subscriber.simple
+            look = subscriber.simple
             if (
-                style is None
+                look is None
                 or start
                 or subscriber.key in authors
                 or subscriber.personal
@@ -211,7 +229,9 @@ class Fanout(Generic[S]):
             ):
                 others.setdefault(subscriber, []).append(channel)
             else:
-                blocks.append((subscriber.sink, plain if style is PLAIN else channel.block(style)))
+                if look is not last:
+                    last, block = look, channel.block(look)
+                blocks.append((subscriber.sink, block))
 
     def _tell(self, told: Told, time: int) -> None:
         audience = told.audience
@@ -229,7 +249,8 @@ class Fanout(Generic[S]):
                 self._tell_one(subscriber, told.event, time)
 
     def _tell_one(self, subscriber: _Subscriber[S], event: Event, time: int) -> None:
-        piece = encode_event(event, time, Style(timestamps=subscriber.timestamps))
+        look = subscriber.look
+        piece = look.dialect.encode(event, time, look.view)
         subscriber.personal.append((self._order, piece))
         self._dirty[subscriber] = None
         self.pending += len(piece)
@@ -265,15 +286,22 @@ class Fanout(Generic[S]):
         subscriber.skip = frozenset((session.key, *session.ignores)) if session.ignores else (session.key,)
         subscriber.key = session.key
         subscriber.quiet = session.quiet
-        subscriber.timestamps = session.timestamps
+        subscriber.look = self._look(subscriber.dialect, session, None)
         for room in session.rooms:
-            subscriber.rooms[room] = Style(room != session.current, session.timestamps)
+            look = subscriber.rooms[room] = self._look(subscriber.dialect, session, room)
             channel = self._channels.get(room)
             if channel is None:
                 channel = self._channels[room] = _Channel(room)
             channel.members[subscriber] = len(channel.items)
         if len(session.rooms) == 1 and not session.ignores:
-            subscriber.simple = Style(timestamps=True) if session.timestamps else PLAIN
+            subscriber.simple = look
+
+    def _look(self, dialect: Dialect, session: Session | None, room: str | None) -> _Look:
+        view = dialect.view(session, room)
+        look = self._looks.get((dialect, view))
+        if look is None:
+            look = self._looks[dialect, view] = _Look(dialect, view)
+        return look
 
     def _unsubscribe(self, subscriber: _Subscriber[S]) -> None:
         subscriber.simple = None
@@ -292,7 +320,7 @@ class Fanout(Generic[S]):
     def _settle(self, subscriber: _Subscriber[S], channels: Iterable[_Channel[S]]) -> None:
         """Move what the session has coming, up to now, in order, into its `ready`; from here on it starts anew.
         `channels`: all of its rooms that have something in them; of 50 rooms, few do."""
-        sources: list[tuple[_Channel[S], Style, int]] = []
+        sources: list[tuple[_Channel[S], _Look, int]] = []
         for channel in channels:
             start = channel.members[subscriber]
             if start < len(channel.items):
@@ -302,21 +330,21 @@ class Fanout(Generic[S]):
             self._settle_from(subscriber, *sources[0])
         elif sources or subscriber.personal:
             parts = subscriber.personal
-            for channel, style, start in sources:
-                parts += _visible(subscriber, channel, style, start)
+            for channel, look, start in sources:
+                parts += _visible(subscriber, channel, look, start)
             parts.sort()
             subscriber.personal = []
             if parts:
                 subscriber.ready.append(b"".join([piece for _, piece in parts]))
                 self._dirty[subscriber] = None
 
-    def _settle_from(self, subscriber: _Subscriber[S], channel: _Channel[S], style: Style, start: int) -> None:
+    def _settle_from(self, subscriber: _Subscriber[S], channel: _Channel[S], look: _Look, start: int) -> None:
         """The common case: one room, and nothing else."""
         shared = channel.authors.isdisjoint(subscriber.skip) and not (channel.noisy and subscriber.quiet)
         if shared and start == 0:
-            subscriber.ready.append(channel.block(style))
+            subscriber.ready.append(channel.block(look))
         else:
-            block = b"".join([piece for _, piece in _visible(subscriber, channel, style, start)])
+            block = b"".join([piece for _, piece in _visible(subscriber, channel, look, start)])
             if block:
                 subscriber.ready.append(block)
         self._dirty[subscriber] = None
@@ -329,9 +357,9 @@ def _about_size(event: Event) -> int:
     return 64
 
 
-def _visible(subscriber: _Subscriber[S], channel: _Channel[S], style: Style, start: int) -> list[tuple[int, bytes]]:
+def _visible(subscriber: _Subscriber[S], channel: _Channel[S], look: _Look, start: int) -> list[tuple[int, bytes]]:
     """The items of `channel` from `start` on that the session may see, each with its place in the order."""
-    pieces = channel.pieces(style)
+    pieces = channel.pieces(look)
     return [
         (item.order, pieces[number])
         for number, item in enumerate(channel.items[start:], start)

@@ -3,15 +3,15 @@
 Owns the time that an outage has lasted, and the notice. Promises that `tell` is done once in an outage, TELL_AFTER
 seconds after its beginning, and not at all in a shorter one. Never touches a client: the worker tells its own.
 
-The notice is not in the log, which is just what is missing. It is the same bytes in every process all the same, so that
-the ledger need not say more than where in a client's output it stands.
+The notice is not in the log, which is just what is missing. It is the same bytes in every process all the same, for all
+clients of one dialect, so that the ledger need not say more than where in a client's output it stands.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from mpchat.chat.events import Stalled
-from mpchat.wire.line.words import encode_event
+from mpchat.wire.dialect import Dialect
 
 TELL_AFTER = 10.0
 """Seconds without the log until clients are told. Another sequencer mostly serves within one, and one that hangs is
@@ -49,6 +49,7 @@ class Outage:
             self._timer = self._loop.call_later(TRY_AGAIN, self._expire)
 
 
-def encode_notice() -> bytes:
-    """What clients are told, without the time: that would come with the entry."""
-    return encode_event(Stalled(), 0)
+def encode_notice(dialect: Dialect) -> bytes:
+    """What clients of this dialect are told, whatever their settings, which are in the log, and without the time, which
+    would come with the entry."""
+    return dialect.encode(Stalled(), 0, dialect.view(None, None))

@@ -57,12 +57,12 @@ from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.caller import Errands
 from mpchat.server.worker.client import Client, Start
 from mpchat.server.worker.fanout import Fanout
-from mpchat.server.worker.outage import Outage, encode_notice
+from mpchat.server.worker.outage import Outage
 from mpchat.server.worker.pace import Pace
 from mpchat.server.worker.publisher import Publisher
 from mpchat.server.worker.reader import Reader, Rest
 from mpchat.server.worker.snapshots import Snapshots
-from mpchat.wire.dialect import Dialect, Settings
+from mpchat.wire.dialect import Dialect
 from mpchat.wire.registry import make_dialects
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Worker:
 
     def __init__(self, config: Config, channel: Channel, address: LogAddress, ledger: Ledger, slot: int) -> None:
         self.config = config
-        self.dialects: Mapping[str, Dialect] = make_dialects(Settings(config.max_line, config.segment_timeout))
+        self.dialects: Mapping[str, Dialect] = make_dialects(config)
         self.loop = asyncio.new_event_loop()
         self._slot = slot
         self._name = f"worker-{slot}"
@@ -280,8 +280,8 @@ class Worker:
         return True
 
     def _notify(self, clients: Iterable[Client]) -> None:
-        notice, position = encode_notice(), self._reader.position
-        self._stir([client for client in clients if not client.notify(position, notice)])
+        position = self._reader.position
+        self._stir([client for client in clients if not client.notify(position)])
         self._plan_sweep()
 
     def _stir(self, clients: Iterable[Client]) -> None:
@@ -353,7 +353,7 @@ class Worker:
             client_socket.setblocking(False)
             page = self._ledger.page(handed.page)
             if handed.epoch:
-                adoptees.append(receive_adoptee(handed, client_socket, page))
+                adoptees.append(receive_adoptee(handed, client_socket, page, self.dialects[handed.dialect]))
             else:
                 client = self._attach(Client(self, handed, client_socket, page, Start()))
                 client.open()
@@ -367,7 +367,7 @@ class Worker:
 
     def _attach(self, client: Client) -> Client:
         self._clients[client.sid] = client
-        self._fanout.attach(client.sid, client)
+        self._fanout.attach(client.sid, client, client.dialect)
         return client
 
     def _settle_in(self, client: Client) -> None:
@@ -394,7 +394,8 @@ class Worker:
         together, together."""
         self._coming += len(adoptees)
         self._arriving += adoptees
-        self.publisher.add([Opened(each.handed.sid, each.handed.address, each.handed.epoch) for each in adoptees])
+        handed = [adoptee.handed for adoptee in adoptees]
+        self.publisher.add([Opened(each.sid, each.address, each.epoch, each.dialect) for each in handed])
         if not more:
             arrived, self._arriving = self._arriving, []
             self.publisher.call_when_applied(partial(self._await_adoption, arrived))

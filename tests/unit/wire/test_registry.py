@@ -8,10 +8,11 @@ from mpchat.chat.events import Failed, Message, Welcome
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Request
 from mpchat.chat.state import Session
-from mpchat.wire.dialect import Dialect, Settings
+from mpchat.config import Config
+from mpchat.wire.dialect import Dialect
 from mpchat.wire.registry import make_dialects
 
-DIALECTS = make_dialects(Settings(max_line=50, segment_timeout=0.2))
+DIALECTS = make_dialects(Config(max_line=64, segment_timeout=0.2))
 SESSIONS = [
     None,
     Session(b"1", "", since=0),

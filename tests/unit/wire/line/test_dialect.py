@@ -10,11 +10,11 @@ from mpchat.chat.events import Message
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Act, Back, Join, Misread, Quit, Request, Say
 from mpchat.chat.state import Session
-from mpchat.wire.dialect import Settings
+from mpchat.config import Config
 from mpchat.wire.line.dialect import RUN_MOST, LineDialect
 from mpchat.wire.line.framing import Frame, Mode
 
-DIALECT = LineDialect(Settings(max_line=100, segment_timeout=0))
+DIALECT = LineDialect(Config(max_line=100, segment_timeout=0))
 
 
 def frame(texts: Iterable[str | None]) -> list[Frame]:

@@ -32,7 +32,7 @@ from mpchat.wire.registry import LINE, make_dialects
 MEMBERS = 200
 REMEMBERED = 2000
 TEXT = "x" * 64
-MAX_LINE = 4096
+DIALECT = make_dialects(Config())[LINE]
 UNREAD = 64  # blocks that are sent before they are received
 
 Measure = Callable[[int, float], float]
@@ -70,14 +70,13 @@ def repeat(turn: Callable[[], float], seconds: float) -> float:
 def measure_reading(batch: int, seconds: float) -> float:
     """Of so many clients, each of which has sent a line."""
     line = TEXT.encode() + b"\n"
-    dialect = make_dialects(Config(max_line=MAX_LINE, segment_timeout=0.2))[LINE]
-    framings = [dialect.framing() for _ in range(batch)]
+    framings = [DIALECT.framing() for _ in range(batch)]
 
     def turn() -> float:
         entries: list[Entry] = []
         for number, framing in enumerate(framings):
             framing.receive(line, 0.0)
-            requests = dialect.read(framing.take(1))
+            requests = DIALECT.read(framing.take(1))
             entries += [make_input(sid_of(number), end, request) for end, request in requests]
         encode_entries(entries)
         return batch
@@ -96,7 +95,7 @@ class Stage:
             self.replica.apply(Opened(sid, "127.0.0.1:1"), 0)
             self.replica.apply(Said(sid, 1, (f"c{number:05d}",)), 0)
             if MEMBERS - number <= here:  # those who talk are not
-                self._fanout.attach(sid, Nobody())
+                self._fanout.attach(sid, Nobody(), DIALECT)
         self._end = 1
 
     def make_payload(self, batch: int) -> bytes:

@@ -38,7 +38,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The children of a killed main are gone within two seconds (issue 2); more, because the machine may be busy.
+# The children of a killed main are gone within two seconds; more, because the machine may be busy.
 SETTLE_S = 5.0
 POLL_S = 0.01
 RUN_MARK = "MPCHAT_TEST_RUN"

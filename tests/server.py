@@ -357,7 +357,7 @@ class Server:
     def expect_exit(self, code: int, seconds: float = 2 * DEADLINE) -> None:
         """Wait for main to end with `code` (negative: killed by that signal); see that nothing is left behind.
 
-        A main that was killed cannot clean up: its children do, within two seconds (issue 2).
+        A main that was killed cannot clean up: its children do, within two seconds.
         """
         try:
             found = self.process.wait(seconds)

@@ -1,12 +1,12 @@
-"""What sessions are told: events, whom they are for, and the changes that the owner of a connection must know of.
+"""Events: what sessions are told, and who is told. Effects: what a worker has to do about an entry.
 
-`Replica.apply` gives a list of effects, in the order in which they take effect:
+`Replica.apply` returns a list of effects, in the order in which they happen:
 
-* `Told(audience, event)`: this event goes to these sessions;
-* `Changed(sid)`: what this session is to be shown from here on is another thing (rooms, name, settings);
-* `Gone(sid)`: the session is over; when its output is written, its connection closes.
+* `Told(audience, event)`: tell these sessions of this event;
+* `Changed(sid)`: from here on, look at the session anew: its rooms, name or settings have changed;
+* `Gone(sid)`: the session is over; close its connection when its output is written.
 
-Events carry all that a dialect needs to put them into words, and nothing of any dialect. Rooms are named without `#`.
+Events carry everything that a dialect needs to put them into words, and nothing of any dialect. Rooms have no `#`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from mpchat.chat.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`name` says `texts`, one after the other, in `room`; or does them (`action`)."""
+    """`name` says `texts`, in this order, in `room`; or does them (`action`)."""
 
     room: str
     name: str
@@ -66,12 +66,12 @@ class TopicSet:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The connection is made; what is your name?"""
+    """The session begins. What is your name?"""
 
 
 @dataclass(frozen=True, slots=True)
 class NameAsked:
-    """The question again, after a name that was not acceptable."""
+    """What is your name? Asked again, after a name that was not acceptable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class NameGiven:
 
 @dataclass(frozen=True, slots=True)
 class SignedOn:
-    """The session has a name and is in `room` with `others` (the first of them) and `more` others."""
+    """The session has a name, and is in `room` with `others` and `more` people who are not named."""
 
     name: str
     room: str
@@ -95,7 +95,7 @@ class SignedOn:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """The session is in `room` with `others` and `more` others; `new`: it was not before."""
+    """The session is in `room` with `others` and `more` people who are not named. `new`: it was not there before."""
 
     room: str
     others: tuple[str, ...]
@@ -106,7 +106,7 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """The session has left `room` and talks in `current` now."""
+    """The session has left `room`. Its current room is `current` now."""
 
     room: str
     current: str
@@ -114,7 +114,7 @@ class Departed:
 
 @dataclass(frozen=True, slots=True)
 class NameChanged:
-    """The session's own name is `name` now."""
+    """The session itself is called `name` now."""
 
     name: str
 
@@ -129,7 +129,7 @@ class PrivateIn:
 
 @dataclass(frozen=True, slots=True)
 class PrivateOut:
-    """The session's own private message to `name`, as its sender sees it."""
+    """The session's own private message to `name`."""
 
     name: str
     text: str
@@ -137,7 +137,7 @@ class PrivateOut:
 
 @dataclass(frozen=True, slots=True)
 class OtherAway:
-    """`name`, who was written to, is away."""
+    """`name`, to whom the session has just written, is away."""
 
     name: str
     reason: str
@@ -145,7 +145,7 @@ class OtherAway:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Lines of `room`, oldest first; `asked`: the session asked for them."""
+    """The last lines of `room`, oldest first. `asked`: the session asked for them."""
 
     room: str
     lines: tuple[Line, ...]
@@ -163,7 +163,7 @@ class RoomList:
 
 @dataclass(frozen=True, slots=True)
 class MemberList:
-    """One page of the members of `room`: (name, away). `total` counts all of them."""
+    """One page of the members of `room`: (name, away). `total` counts the members on all pages."""
 
     room: str
     members: tuple[tuple[str, bool], ...]
@@ -174,7 +174,7 @@ class MemberList:
 
 @dataclass(frozen=True, slots=True)
 class Whois:
-    """Who `name` is. Times in ms: `since` of the epoch, `idle` a span; `away` is None for somebody who is here."""
+    """What is known of `name`. `since` is in ms since the epoch, `idle` in ms. `away` is the reason; None: not away."""
 
     name: str
     rooms: tuple[str, ...]
@@ -191,14 +191,14 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Ignoring:
-    """Whom the session ignores."""
+    """The names that the session ignores."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreSet:
-    """`name` is hidden from the session from here on, or (`on` false) shown again."""
+    """From now on `name` is hidden from the session, or shown again (`on` is false)."""
 
     name: str
     on: bool
@@ -206,7 +206,7 @@ class IgnoreSet:
 
 @dataclass(frozen=True, slots=True)
 class AwaySet:
-    """The session is away for `reason`, or (None) back."""
+    """The session is away for `reason`. None: it is back."""
 
     reason: str | None
 
@@ -230,7 +230,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What the session asked for cannot be done."""
+    """What the session asked for is refused."""
 
     problem: Problem
     about: str = ""
@@ -239,7 +239,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """The session ends. `reason` is empty when it wanted to go."""
+    """The session ends. `reason` is empty if it ends by its own request."""
 
     name: str
     reason: str
@@ -280,9 +280,9 @@ class ToSession:
 
 @dataclass(frozen=True, slots=True)
 class ToRoom:
-    """The members of `room`, but for `author` and who ignores them.
+    """The members of `room`, without the author and those who ignore the author.
 
-    `author` is the key of the name of who did it; `noise` marks what `/quiet` hides.
+    `author` is the key of the author's name. `noise` marks what a session that is set to quiet does not get.
     """
 
     room: str
@@ -292,7 +292,7 @@ class ToRoom:
 
 @dataclass(frozen=True, slots=True)
 class ToPeers:
-    """Who shares one of `rooms` with `author`, each of them once, but for `author` and who ignores them."""
+    """Everybody in any of `rooms`, each once, without the author and those who ignore the author."""
 
     rooms: tuple[str, ...]
     author: str

@@ -1,8 +1,8 @@
 """The names of people and rooms: which are acceptable, and when two are the same.
 
-Owns the rule of the line protocol: 1 to 32 characters after NFKC, letters, digits and ``_ - . [ ] { } | ^`` of any
-script; spaces become ``_``; the same name whatever its case. Promises that two names with different keys look
-different at least in one visible character. Never looks at who holds a name: that is the replica's.
+Owns the rule for names: 1 to 32 characters after NFKC normalisation; letters and digits of any script, and
+``_ - . [ ] { } | ^``. Spaces become ``_``, and case makes no difference. Promises that two names with different keys
+differ in at least one visible character. Never looks at who has a name; the state knows that.
 """
 
 import unicodedata
@@ -11,15 +11,15 @@ from mpchat.chat.problems import Problem, Refusal
 
 MAX_NAME = 32
 _PUNCTUATION = frozenset("_-.[]{}|^")
-# Letters by category, but nothing is drawn for them (Unicode 16, Default_Ignorable_Code_Point). NFKC turns the other
-# two Hangul fillers, U+3164 and U+FFA0, into U+1160.
+# These are letters by category, but nothing is drawn for them (Unicode 16, Default_Ignorable_Code_Point). NFKC turns
+# the other two Hangul fillers, U+3164 and U+FFA0, into U+1160.
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160")
-# Vowel signs and accents that NFKC cannot compose belong to the spelling in many scripts; piles of them do not.
+# Many scripts need vowel signs and accents that NFKC cannot compose. None needs piles of them.
 _MAX_MARKS = 2
 
 
 def clean_name(text: str) -> str:
-    """The name that `text` asks for. Raises Refusal (a person can read why) when it is not acceptable."""
+    """The name that `text` asks for. Raises Refusal when it is not acceptable."""
     name = unicodedata.normalize("NFKC", text.strip())
     name = "_".join(name.split())
     if not name:
@@ -41,25 +41,25 @@ def clean_name(text: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """What two names share when they are the same name: the name without regard to case."""
+    """The key of a name: two names are the same if their keys are equal."""
     return unicodedata.normalize("NFKC", name.casefold())
 
 
 def clean_room(text: str) -> str:
-    """The room that `text` asks for, folded. Raises Refusal when it is not acceptable."""
+    """The room that `text` asks for, in folded case. Raises Refusal when it is not acceptable."""
     folded = name_key(clean_name(text))
-    # Folding can lengthen (ß becomes ss), and a room whose name is refused when it is typed could not be entered.
+    # Checked again: folding can make a name longer (ß becomes ss), and nobody could type the name of such a room.
     return clean_name(folded)
 
 
 def numbered_name(name: str, number: int) -> str:
-    """`name` with ``-number`` behind it, cut so that it keeps within the length of names."""
+    """`name` followed by ``-number``, with `name` cut so that the whole is no longer than a name may be."""
     suffix = f"-{number}"
     return name[: MAX_NAME - len(suffix)] + suffix
 
 
 def _describe(character: str) -> str:
-    """A character as it can be shown to somebody whose terminal must not be harmed by it."""
+    """The character, or its code point if a terminal could not show it by itself."""
     attached = unicodedata.category(character)[0] == "M"
     if attached or character in _INVISIBLE_LETTERS or not character.isprintable():
         return f"U+{ord(character):04X}"

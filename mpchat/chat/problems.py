@@ -1,19 +1,19 @@
-"""What can be wrong with what somebody asked for: one word for each, and the exception that carries it.
+"""Problems: why a request is refused, and the exception that says so.
 
-A problem is told to the one it concerns, never to anybody else. The wording is the dialect's.
+Only the session that made the request is told. The dialect chooses the words.
 """
 
 import enum
 
 
 class Problem(enum.Enum):
-    """Why a request was refused. The comment says what `about` holds."""
+    """Why a request was refused. The comments say what `about` holds."""
 
     NAME_EMPTY = enum.auto()
     NAME_LONG = enum.auto()  # the most characters
-    NAME_CHARACTER = enum.auto()  # the first character that is not acceptable
+    NAME_CHARACTER = enum.auto()  # the first unacceptable character
     NAME_TAKEN = enum.auto()  # the name
-    NAME_FIRST = enum.auto()  # a command before there is a name
+    NAME_FIRST = enum.auto()  # the session has no name yet
     NO_SUCH_NAME = enum.auto()  # the name
     NO_SUCH_ROOM = enum.auto()  # the room
     NOT_IN_ROOM = enum.auto()  # the room
@@ -26,7 +26,7 @@ class Problem(enum.Enum):
     NOBODY_TO_REPLY_TO = enum.auto()
     REPLY_TO_GONE = enum.auto()
     NO_SUCH_PAGE = enum.auto()  # the number of pages
-    PAGE_NUMBER = enum.auto()  # something else than a number was given
+    PAGE_NUMBER = enum.auto()  # the page is not a number
     UNKNOWN_COMMAND = enum.auto()  # the nearest command; `more` is what was typed
     USAGE = enum.auto()  # the topic of `requests.Misuse`
     TEXT_EMPTY = enum.auto()
@@ -38,7 +38,7 @@ class Problem(enum.Enum):
 
 
 class Refusal(Exception):
-    """A request cannot be done, by the fault of who asked. `about` and `more` are shown to that person."""
+    """A request is refused because of the client that made it. The client is shown `about` and `more`."""
 
     def __init__(self, problem: Problem, about: str = "", more: str = "") -> None:
         super().__init__(problem, about, more)

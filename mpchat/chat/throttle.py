@@ -1,14 +1,14 @@
-"""How many lines one client may say now: a token bucket that is told the time.
+"""The throttle: a token bucket that says how many frames of one client may pass now.
 
-Promises that over any span of t seconds no more than `burst + rate * t` lines pass. A line over the rate is read later,
-never dropped: this only says when. Never sleeps and has no clock.
+Promises that no more than `burst + rate * t` frames pass in any t seconds. A frame over the rate is read later, never
+dropped; the throttle only says when. It never sleeps and has no clock.
 """
 
 import math
 
 
 class Throttle:
-    """One client's allowance. `rate` in lines a second (0: no limit at all), `burst` in lines, `now` in seconds."""
+    """One client's bucket. `rate` is in frames a second (0: no limit), `burst` in frames, `now` in seconds."""
 
     __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
 
@@ -21,7 +21,7 @@ class Throttle:
         self._filled_at = now
 
     def allowance(self, now: float) -> int:
-        """How many lines may pass at `now`."""
+        """How many frames may pass at `now`."""
         if not self._rate:
             return self.UNLIMITED
         earned = max(0.0, now - self._filled_at) * self._rate
@@ -29,15 +29,15 @@ class Throttle:
         self._filled_at = max(self._filled_at, now)
         return int(self._tokens)
 
-    def spend(self, lines: int) -> None:
-        """`lines` lines have passed; not more than the last allowance() said."""
+    def spend(self, frames: int) -> None:
+        """Note that frames have passed; no more than the last `allowance` said."""
         if self._rate:
-            self._tokens -= lines
+            self._tokens -= frames
 
     def ready_at(self, now: float) -> float:
-        """When the next line may pass, in seconds of the same clock; `now` when one may pass at once."""
+        """When the next frame may pass, in seconds of the same clock; `now` if one may pass at once."""
         if self.allowance(now) >= 1:
             return now
-        # A microsecond more than it takes: a clock that has run for years is rounded to some hundredths of that, and by
-        # then a billionth of a line must not be missing.
+        # A microsecond late: the float of a clock that has run for years is only exact to some hundredths of that, and
+        # waking up with a billionth of a token missing would mean waking up again.
         return now + (math.ceil((1.0 - self._tokens) / self._rate * 1e6) + 1) / 1e6

@@ -1,20 +1,22 @@
 r"""Line framing: from the bytes of one connection to messages.
 
-Owns what has been received of one connection and not been taken yet, and the decision whether the peer sends
-lines or segments. Promises that the same bytes give the same texts in every chunking (in line mode), that
-`end` only ever grows, and that it never raises, whatever the peer sends. Never does I/O, reads no clock (it asks
-to be woken through `deadline`), and never drops or joins messages because the caller is slow to take them, up to
-one bound (MAX_SEGMENTS).
+Owns the bytes that were received and not taken yet, and decides whether the peer sends lines or segments. Promises:
 
-**Lines.** `\n`, `\r\n` and `\r\0` end a line; any other `\r` is a control character. A `\r` at the end of what
-has come waits for the next byte. Text is cleaned by `mpchat.wire.text`.
+* in line mode, the same bytes give the same texts however they are cut into chunks;
+* it never raises, whatever the peer sends;
+* it never drops or joins messages because the caller takes them slowly, with one exception (MAX_SEGMENTS).
 
-**Telnet** (RFC 854, 855). `IAC WILL/WONT/DO/DONT x`, `IAC SB ... IAC SE` and `IAC x` are swallowed wherever they
-stand; `IAC IAC` is a data byte 0xFF. Telnet does not count against `max_line`, but has bounds of its own, so that
-nobody makes us hold bytes for ever: a line is refused as well when a subnegotiation in it or before it has more
-than TELNET_LIMIT bytes, or when it takes more than 2 * `max_line` + TELNET_LIMIT bytes with all its telnet.
-Sequences before a line belong to no line: they are gone as soon as nothing older waits to be taken. The two
-bytes of `\r\n` and `\r\0` stand side by side: a `\r` followed by IAC is a control character.
+It never does I/O and reads no clock; it asks to be woken through `deadline`.
+
+**Lines.** `\n`, `\r\n` and `\r\0` end a line; any other `\r` is a control character. A `\r` that is the last byte so
+far waits for the next byte. `mpchat.wire.text` cleans the text.
+
+**Telnet** (RFC 854, 855). `IAC WILL/WONT/DO/DONT x`, `IAC SB ... IAC SE` and `IAC x` are swallowed wherever they stand;
+`IAC IAC` is the data byte 0xFF. Telnet does not count against `max_line`, but it has limits of its own, so that no peer
+can make us hold bytes for ever. A line is also refused if it has, or follows, a subnegotiation of more than
+TELNET_LIMIT bytes, or if it takes more than 2 * `max_line` + TELNET_LIMIT bytes with all its telnet. Sequences before a
+line belong to no line, and are dropped as soon as nothing older waits to be taken. The two bytes of `\r\n` and `\r\0`
+must be adjacent: a `\r` followed by IAC is a control character.
 
 **Modes.**
 
@@ -25,10 +27,10 @@ bytes of `\r\n` and `\r\0` stand side by side: a `\r` followed by IAC is a contr
     LINE      --line over a limit is taken, its end not here---> SKIP
     SKIP      --line end, or end of stream---------------------> LINE
 
-**Carrying on elsewhere.** The `end` of a frame is where the next message starts. Only a refused line that is the
-last one of its `take` may end in the middle of a line, and then `mode` is SKIP until the line end comes: who
-records `end` must record that mode with it. Chunk boundaries are not in the stream, so messages of segment mode
-that were not taken become one.
+**Carrying on elsewhere.** The next message starts at the `end` of a frame. There is one exception: a refused line that
+is the last one of its `take` may end in the middle of the line, and then `mode` is SKIP until the line end comes. So
+the mode has to be recorded with `end` (`modes`). Chunk boundaries are not in the stream, so segments that were not
+taken become one message.
 """
 
 import enum
@@ -42,27 +44,27 @@ __all__ = ["MAX_SEGMENTS", "TELNET_LIMIT", "Frame", "LineFraming", "Mode"]
 Frame = tuple[int, str | None]
 """(end, text): the stream position just after this message and its line end, and the clean text.
 
-Positions count raw bytes since the connection began. The text is None for a message over the limits, which is
-refused; its `end` is just after its line end if that has come, else as far as it had come when that was noticed.
+Positions count raw bytes since the connection began. The text is None for a message over a limit, which is refused. The
+`end` of such a message is just after its line end if that has come, and otherwise after its last byte so far.
 """
 
 TELNET_LIMIT = 512
-"""Bytes in one subnegotiation, an escaped one counted once. Real ones (terminal type, environment) have tens."""
+"""The most bytes in a subnegotiation; an escaped byte counts once. Real ones (terminal type, environment) have tens."""
 
 MAX_SEGMENTS = 256
-"""Chunks whose boundaries are remembered until they are taken; further ones join the last."""
+"""The most chunks whose boundaries are remembered until they are taken. Further chunks join the last one."""
 
-# A chunk each time bytes trickle in moves the deadline, at most to this many timeouts after the first byte.
+# Each chunk without a line end moves the deadline, up to this many timeouts after the first byte.
 _PATIENCE = 5
 
-# So many bytes are looked at for each wanted message (at least max_line), so that taking few messages from a full
-# buffer does not copy all of it. Several times a usual chat line.
+# How many bytes are looked at for each wanted message (but at least max_line), so that taking few messages from a full
+# buffer does not copy all of it. Several times the length of a usual chat line.
 _WINDOW = 256
 
 _IAC = 0xFF
 
-# The grammar. The alternatives of each repetition start differently, and _LINE matches anything: so there is one
-# way to match and nothing to go back for, whatever a peer sends.
+# The grammar. The alternatives of each repetition start with different bytes, and _LINE matches anything. So there is
+# only one way to match, and the engine never backtracks, whatever a peer sends.
 _UNIT = rb"(?:[^\xff]|\xff[^\xf0])"
 _SEQUENCE = rb"\xff(?:[\xfb-\xfe].|[^\xfa-\xff]|\xfa%b{0,%d}\xff\xf0)" % (_UNIT, TELNET_LIMIT)
 _SEQUENCES = re.compile(rb"(?:%b)*" % _SEQUENCE, re.DOTALL)
@@ -72,14 +74,14 @@ _TELNET = re.compile(rb"%b|\xff(\xff)" % _SEQUENCE, re.DOTALL)
 
 
 class Mode(enum.Enum):
-    """What the bytes received next are taken for."""
+    """What the next bytes received mean."""
 
     UNDECIDED = "undecided"
-    """Nothing tells yet whether the peer ends its lines."""
+    """It is not known yet whether the peer ends its lines."""
     LINE = "line"
-    """Lines; for good, but for SKIP."""
+    """Lines, for good, apart from SKIP."""
     SKIP = "skip"
-    """The rest of a refused line, dropped as it comes."""
+    """The rest of a refused line, which is dropped as it comes."""
     SEGMENT = "segment"
     """Every chunk is a message, until the first line end."""
 
@@ -90,10 +92,10 @@ _MODES = {mode: (mode.value, mode.value) for mode in Mode} | {Mode.SKIP: (Mode.L
 class LineFraming:
     """The bytes of one connection, turned into messages.
 
-    Bytes go in by `receive`, messages come out of `take`, in the order of the stream. Time is in seconds of any
-    clock that never goes back. Bytes stay inside until they are taken, so a caller that throttles takes few, and
-    bounds `buffered` by not calling `receive` while it is large. A line whose end has not come is bounded here: the
-    next `take` refuses it once it is over a limit.
+    A `wire.framing.Framing`. Bytes go in by `receive`, and messages come out of `take` in the order of the stream. Time
+    is in seconds of any clock that never goes back. A caller that throttles takes few messages, and bounds `buffered`
+    by not calling `receive` while it is large. A line whose end does not come is bounded here: the next `take` refuses
+    it once it is over a limit.
     """
 
     __slots__ = (
@@ -114,19 +116,19 @@ class LineFraming:
     )
 
     deadline: float | None
-    """When `wake` wants to be called; None when it does not."""
+    """When to call `wake`. None: never."""
     mode: Mode
-    """The mode at the end of what has been received; segments received earlier may still wait to be taken."""
+    """The mode behind the last byte received. Segments received earlier may still wait to be taken."""
     modes: tuple[str, str]
-    """`mode` as the log records it: behind all frames of the last take but the last one, and behind that one."""
+    """`mode` as the log records it: behind the last frame of the last take (second), and behind all others (first)."""
     position: int
-    """The stream position of the first raw byte not yet taken, swallowed or skipped. Only ever grows."""
+    """The stream position of the first raw byte that is not taken, swallowed or skipped. It only grows."""
 
     def __init__(self, *, max_line: int, segment_timeout: float, position: int = 0, mode: Mode | None = None) -> None:
-        """Start, or carry on, a stream.
+        """Start a stream, or carry one on.
 
-        `max_line` is in bytes, without line end and telnet; `segment_timeout` in seconds, 0 turns segment mode
-        off. To carry on, `position` is that of the byte received next and `mode` the mode there.
+        `max_line` is in bytes, without line end and telnet. `segment_timeout` is in seconds; 0 turns segment mode off.
+        To carry on, pass the `position` of the byte received next and the `mode` there.
 
         Raises ValueError for a `max_line` under 1, a negative `segment_timeout` or a negative `position`.
         """
@@ -139,27 +141,27 @@ class LineFraming:
         self._segment_timeout = segment_timeout
         self.position = position
         self._settle(mode)
-        # The raw bytes from `position` on. Deleting at the front of a bytearray moves nothing until half is gone.
+        # The raw bytes from `position` on. Deleting at the front of a bytearray moves nothing until half of it is gone.
         self._data = bytearray()
-        # The line whose end has not come, so that bytes which trickle in are not read again from its start:
-        self._scanned = 0  # how many bytes of `_data` have been looked at, up to the last whole sequence
-        self._content = bytearray()  # these without telnet
+        # What is known of a line whose end has not come, so that it is not scanned from its start with every chunk:
+        self._scanned = 0  # how many bytes of `_data` were looked at, up to the last whole sequence
+        self._content = bytearray()  # these bytes without telnet
         self._plain_from = position  # the stream position after the last IAC or NUL received
-        # The stream positions where the waiting segments end. No deque, which takes 600 bytes with nothing in it.
+        # The stream positions where the waiting segments end. Not a deque: an empty one takes 600 bytes.
         self._cuts: list[int] = []
         self._first: float | None = None  # when the first byte came while undecided
         self._eof = False
 
     @property
     def buffered(self) -> int:
-        """Raw bytes held and not yet taken."""
+        """How many raw bytes are held and not taken yet."""
         return len(self._data)
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Take in one received chunk.
 
-        A deadline that has passed by `now` counts as passed, whether or not `wake` was called: what comes of a
-        stream depends on when its chunks came, not on how timers and chunks were interleaved.
+        A deadline that is over by `now` counts as passed even if `wake` was not called. So the outcome depends on when
+        the chunks came, and not on the order in which the caller runs timers and reads chunks.
         """
         self.wake(now)
         self._append(data)
@@ -173,10 +175,9 @@ class LineFraming:
             self._swallow()
 
     def receive_eof(self) -> None:
-        r"""The peer has sent all: what remains without a line end is a last message, also while undecided.
+        r"""The peer has sent everything. What remains without a line end is a last message, also while undecided.
 
-        A trailing `\r` counts as a line end, half a telnet sequence as nothing.
-        Nothing may be received after this.
+        A trailing `\r` counts as a line end, half a telnet sequence as nothing. Nothing may be received after this.
         """
         self._eof = True
         if self.mode is Mode.SKIP:
@@ -186,19 +187,19 @@ class LineFraming:
         self._settle(Mode.LINE)
 
     def wake(self, now: float) -> None:
-        """Tell the time; does something only when `deadline` is reached."""
+        """Tell the time. Does something only when `deadline` is reached."""
         if self.deadline is not None and now >= self.deadline:
             self._settle(Mode.SEGMENT)
 
     def take(self, limit: int) -> list[Frame]:
-        """Return the next messages in order, at most `limit`; an empty list when none is complete."""
+        """Return the next messages in order, at most `limit`. Empty when none is complete."""
         frames: list[Frame] = []
         while len(frames) < limit and self._take_some(frames, limit - len(frames)):
             pass
         return frames
 
     def _take_some(self, frames: list[Frame], limit: int) -> bool:
-        """Append one or more messages, at most `limit`; False when nothing is left that is complete."""
+        """Append one or more messages, at most `limit`. Return False if no message is complete."""
         if self.mode is Mode.UNDECIDED:
             return False
         if self._cuts:
@@ -213,7 +214,7 @@ class LineFraming:
     # Lines
 
     def _take_plain(self, frames: list[Frame], limit: int) -> bool:
-        """Take lines from where no IAC and no NUL stands: all at once, at the speed of `split`."""
+        """Take lines without IAC and NUL: all of them at once, at the speed of `split`."""
         window = bytes(self._data[: max(limit * _WINDOW, self._max_line + len("\r\n"))])
         last = window.rfind(b"\n")
         if last < 0:
@@ -243,9 +244,9 @@ class LineFraming:
         return True
 
     def _take_unfinished(self, frames: list[Frame]) -> bool:
-        """Take the line whose end has not come: refused if it is over a limit already, a message if it is the last.
+        """Take the line whose end has not come: as refused if it is over a limit, as a message if the stream has ended.
 
-        May also be called for a line that has its end, if it is over a limit.
+        May also be called for a whole line, if it is over a limit.
         """
         if not self._eof and len(self._data) <= min(self._max_line, TELNET_LIMIT):
             return False
@@ -254,14 +255,14 @@ class LineFraming:
         if endless or self._is_over():
             self._drop(endless.end() if endless else self._scanned)
             self._settle(Mode.SKIP)
-            # Skipped before `end` is read: that is then where a line starts, or all that has come.
+            # Before `end` is read, so that it is where the next line starts, or behind the last byte so far.
             self._skip()
             frames.append((self.position, None))
             return True
         return self._eof and self._take_last(frames)
 
     def _take_last(self, frames: list[Frame]) -> bool:
-        """Take what came before the end of the stream without a line end; False when it was nothing but telnet."""
+        """Take the rest of an ended stream, which has no line end. Return False if it was nothing but telnet."""
         content = bytes(self._content)
         is_message = bool(content) or self._data == b"\r"
         self._drop(len(self._data))
@@ -270,9 +271,9 @@ class LineFraming:
         return is_message
 
     def _scan_line(self) -> int:
-        """Look at what has come of the line since the last time; return where its line end ends, or `_scanned`."""
+        """Scan what has come of the line since the last scan. Return where its line end ends, or else `_scanned`."""
         body, end = _scan(self._data, self._scanned)
-        if body <= self._max_raw:  # else it is over that limit, and its content is of no interest
+        if body <= self._max_raw:  # otherwise the line is refused, whatever its content
             self._content += _strip(self._data[self._scanned : body])
         self._scanned = body
         return end
@@ -281,7 +282,7 @@ class LineFraming:
         return len(self._content) > self._max_line or self._scanned > self._max_raw
 
     def _skip(self) -> None:
-        """Drop the rest of a refused line, as far as it has come."""
+        """Drop what has come of the rest of a refused line."""
         body, end = _scan(self._data)
         while end == body and (endless := _ENDLESS.match(self._data, body)):
             self._drop(endless.end())
@@ -290,11 +291,11 @@ class LineFraming:
             self._drop(end if end > body else len(self._data))
             self._settle(Mode.LINE)
         else:
-            # What is left is half a line end or half a telnet sequence: its other half decides.
+            # Keep half a line end or half a telnet sequence: its other half decides what it is.
             self._drop(body)
 
     def _swallow(self) -> None:
-        """Drop the telnet sequences before a message: they belong to none."""
+        """Drop the telnet sequences before a message. They belong to no message."""
         if self._data and self._data[0] == _IAC and not self._scanned and not self._cuts:
             sequences = _SEQUENCES.match(self._data)
             self._drop(sequences.end() if sequences else 0)
@@ -302,7 +303,7 @@ class LineFraming:
     # Segments
 
     def _decide(self, now: float) -> None:
-        """Look for a line end while undecided, and put the deadline off when there is none."""
+        """Look for a line end while undecided. If there is none, move the deadline."""
         self._swallow()
         end = self._scan_line()
         if end > self._scanned or _ENDLESS.match(self._data, end) or self._is_over():
@@ -315,7 +316,7 @@ class LineFraming:
             self.deadline = min(now + self._segment_timeout, patience)
 
     def _mark_segment(self) -> None:
-        """Remember the chunk just received as a message; the first one with a line end ends segment mode."""
+        """Remember the chunk just received as a message. The first chunk with a line end ends segment mode."""
         self._swallow()
         start = self._cuts[-1] - self.position if self._cuts else 0
         body, end = _scan(self._data, start)
@@ -325,9 +326,9 @@ class LineFraming:
             self._cut(start, body)
 
     def _cut(self, start: int, body: int) -> bool:
-        r"""Remember the end of a chunk that starts at `start`; False when half a telnet sequence is all there is.
+        r"""Remember the end of a chunk that starts at `start`. Return False if it is only half a telnet sequence.
 
-        Half a telnet sequence waits for the next chunk. Half a line end does not: a `\n` to come is a blank line.
+        Half a telnet sequence waits for the next chunk. Half a line end does not: a `\n` that follows is a blank line.
         """
         if self._data[body:] == b"\r":
             body += 1
@@ -339,7 +340,7 @@ class LineFraming:
         return True
 
     def _take_segment(self, frames: list[Frame]) -> None:
-        """Take the oldest segment; one of nothing but telnet is no message."""
+        """Take the oldest segment. A segment of nothing but telnet is not a message."""
         end = self._cuts.pop(0)
         size = end - self.position
         content = _strip(self._data[:size])
@@ -369,9 +370,9 @@ class LineFraming:
 
 
 def _scan(data: bytearray, start: int = 0) -> tuple[int, int]:
-    """Return where the line that is at `start` ends, without and with its line end; the same if that is not here.
+    """Return where the line at `start` ends, without and with its line end; twice the same if there is no line end.
 
-    A line without its end reaches up to half a line end, half a telnet sequence, or an endless one.
+    A line without its end reaches up to half a line end, half a telnet sequence, or an endless telnet sequence.
     """
     line = _LINE.match(data, start)
     assert line is not None  # all of its parts may be empty
@@ -379,5 +380,5 @@ def _scan(data: bytearray, start: int = 0) -> tuple[int, int]:
 
 
 def _strip(raw: bytearray) -> bytes:
-    """Return `raw` without telnet sequences, escaped bytes as what they stand for."""
+    """Return `raw` without telnet sequences, and with every escaped byte once."""
     return _TELNET.sub(rb"\1", raw) if _IAC in raw else bytes(raw)

@@ -1,5 +1,7 @@
 """The table of commands: whole, without double words, and in step with the requests it makes."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ from mpchat.chat.requests import (
 )
 from mpchat.wire.line.commands import COMMANDS, Command, find_command, nearest_command, read_command
 
-# The table of docs/line-protocol.md.
+PROTOCOL = Path(__file__).parents[4] / "docs" / "line-protocol.md"
 SHORT_FORMS = {
     "help": ("?",),
     "nick": (),
@@ -141,8 +143,14 @@ def test_whatever_is_typed_can_be_read(text: str) -> None:
         assert isinstance(read_command(f"/{command.name} {text}"), Request)
 
 
-def test_the_table_is_that_of_the_protocol() -> None:
+def test_the_short_forms_are_those_that_people_know() -> None:
     assert {command.name: command.short for command in COMMANDS} == SHORT_FORMS
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_docs_have_each_command(command: Command) -> None:
+    short = ", ".join(f"`/{word}`" for word in command.short)
+    assert f"| `{command.usage}` | {short}{' ' if short else ''}|" in PROTOCOL.read_text()
 
 
 def test_no_word_means_two_commands() -> None:

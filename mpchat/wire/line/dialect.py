@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mpchat.chat.events import Event, Failed
+from mpchat.chat.events import Failed
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Misread, Quit, Request, Say
 from mpchat.chat.state import Session
@@ -17,6 +17,8 @@ RUN_MOST = 500
 
 class LineDialect:
     """A `wire.dialect.Dialect`."""
+
+    encode = staticmethod(encode_event)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -60,9 +62,6 @@ class LineDialect:
         if session is None:
             return Style()
         return Style(room is not None and room != session.current, session.timestamps)
-
-    def encode(self, event: Event, time: int, view: Style) -> bytes:
-        return encode_event(event, time, view)
 
     def refuse(self, refusal: Refusal) -> bytes:
         return encode_event(Failed(refusal.problem, refusal.about, refusal.more), 0)

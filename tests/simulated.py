@@ -263,7 +263,7 @@ class Source:
         if self.lost:
             raise LogLost("the sequencer is gone")
 
-    def open_link(self, name: str) -> Link:
+    def open_link(self, name: str, patience: float = 0.0) -> Link:
         self.check()
         return Link(self)
 

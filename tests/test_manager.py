@@ -257,7 +257,7 @@ def test_main_has_a_link_from_the_start(sequencer: Sequencer) -> None:
 def test_nobody_waits_long_to_be_let_in_by_one_that_is_stopped(sequencer: Sequencer, log: LogProxy) -> None:
     os.kill(sequencer.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool, pytest.raises(LogLost):
-        pool.submit(connect_log, log.address).result(DEADLINE_S)
+        pool.submit(LogProxy(log.address).open_link, "test", 0.2).result(DEADLINE_S)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

@@ -45,9 +45,12 @@ log = logging.getLogger(__name__)
 LOG = "log"
 """The name of the log in its Manager."""
 
-CONNECT_SECONDS = 0.2
-"""How long the sequencer may take for each step of letting somebody in: one that is stopped lets nobody in, and who has
-clients may not wait for it. Less than half of the shortest silence after which a worker counts as hung."""
+CONNECT_SECONDS = 5.0
+"""How long each step of a connection may take for somebody who can wait. On a busy machine it takes its time."""
+
+RECONNECT_SECONDS = 0.2
+"""The same for a worker that has clients: a sequencer that is stopped lets nobody in, and its clients may not wait for
+that. Less than half of the shortest silence after which a worker counts as hung."""
 
 ACCEPT_PAUSE = 0.1
 """Seconds until the Manager accepts again, when the system had no descriptor or no thread for a connection."""
@@ -126,12 +129,12 @@ class LogProxy:
         if getattr(self._links, "link", None) is None:
             self._links.link = self.open_link(threading.current_thread().name)
 
-    def open_link(self, name: str) -> "LogLink":
+    def open_link(self, name: str, patience: float = CONNECT_SECONDS) -> "LogLink":
         """A connection of its own to the log, for an event loop. The Manager gives `name` to the thread that lets it
-        in."""
-        raw = _connect(self.address.socket, current_process().authkey)
+        in. No step of that takes longer than `patience` seconds. Raises LogLost."""
+        raw = _connect(self.address.socket, current_process().authkey, patience)
         # The Manager makes a connection a caller of methods when this is called of no object.
-        introduction = LogLink(raw, None, CONNECT_SECONDS)
+        introduction = LogLink(raw, None, patience)
         try:
             introduction.call("accept_connection", name)
             introduction.receive()
@@ -419,7 +422,7 @@ class Sequencer:
         """Another, empty log in the running process, which ends with it. Raises LogLost."""
         # The Manager keeps it for who has asked, until that one says that it is done with it, which we never do.
         try:
-            with _connect(self.address.socket, current_process().authkey) as link:
+            with _connect(self.address.socket, current_process().authkey, CONNECT_SECONDS) as link:
                 link.send((None, "create", ("another log",), bounds))
                 kind, result = link.recv()
         except _LOST as error:
@@ -486,12 +489,12 @@ def _run_log_server(listens_at: str, journal: Journal | None, bounds: dict[str, 
     return 1
 
 
-def _connect(listens_at: str, key: bytes) -> "connection.Connection[Any, Any]":
+def _connect(listens_at: str, key: bytes, patience: float) -> "connection.Connection[Any, Any]":
     """A connection to the Manager, with which each has shown the other that it has the key. No step of that takes
-    longer than CONNECT_SECONDS; `connection.Client` would wait for ever. Raises LogLost."""
+    longer than `patience` seconds; `connection.Client` would wait for ever. Raises LogLost."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
-            _limit_waiting(client.fileno(), CONNECT_SECONDS)
+            _limit_waiting(client.fileno(), patience)
             client.connect(listens_at)
             raw: connection.Connection[Any, Any] = connection.Connection(client.detach())
     except OSError as error:

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
 from mpchat.bus.contract import LogError, LogLost
-from mpchat.bus.manager import LogAddress, LogProxy, connect_log
+from mpchat.bus.manager import RECONNECT_SECONDS, LogAddress, LogProxy, connect_log
 from mpchat.chat.entries import Ended, Opened, SessionId, Stopped
 from mpchat.chat.replica import Replica
 from mpchat.chat.state import Limits
@@ -259,9 +259,9 @@ class Worker:
         self._unlink()
         self._log = LogProxy(address)
         try:
-            self._reader.connect(self._log.open_link(f"{self._name} reads"))
-            self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
-            self._errands.connect(self._log.open_link(f"{self._name} has errands"))
+            self._reader.connect(self._log.open_link(f"{self._name} reads", RECONNECT_SECONDS))
+            self.publisher.connect(self._log.open_link(f"{self._name} publishes", RECONNECT_SECONDS))
+            self._errands.connect(self._log.open_link(f"{self._name} has errands", RECONNECT_SECONDS))
         except LogLost as error:
             log.debug("%s", error)
             self._outage.begin()

@@ -37,7 +37,7 @@ from mpchat.server import control
 from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Released
 from mpchat.server.ledger import Ledger, Page, _Carry
 from mpchat.server.main.supervisor import Supervisor
-from mpchat.server.main.workforce import Workforce
+from mpchat.server.main.workers.workforce import Workforce
 from mpchat.server.worker import adoption, outage, snapshots, worker
 from mpchat.server.worker.adoption import Adoption
 from mpchat.server.worker.client import Client
@@ -393,7 +393,7 @@ if __name__ == "__main__":
     tokens = Path(sys.argv[1])
     prepare(tokens, MAIN.items())
     with (
-        mock.patch("mpchat.server.main.workerprocess.run_worker", FatalWorker(tokens)),
+        mock.patch("mpchat.server.main.workers.workerprocess.run_worker", FatalWorker(tokens)),
         mock.patch("mpchat.bus.manager._run_log_server", FatalSequencer(tokens)),
     ):
         sys.exit(cli.main(sys.argv[2:]))

@@ -40,7 +40,7 @@ class RunUnless:
 
 
 def main(how: str, *options: str) -> int:
-    place, run, rest = "mpchat.server.main.workerprocess.run_worker", worker.run_worker, options[1:]
+    place, run, rest = "mpchat.server.main.workers.workerprocess.run_worker", worker.run_worker, options[1:]
     stand_in: Any
     match how:
         case "late":

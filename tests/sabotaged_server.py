@@ -100,7 +100,7 @@ class FaultyWorker:
 
 if __name__ == "__main__":
     fault, *options = sys.argv[1:]
-    with mock.patch("mpchat.server.main.workerprocess.run_worker", FaultyWorker(fault)):
+    with mock.patch("mpchat.server.main.workers.workerprocess.run_worker", FaultyWorker(fault)):
         if fault == "abandon":
             mock.patch("mpchat.server.kernel.AVAILABLE", False).start()
         sys.exit(cli.main(options))

@@ -10,7 +10,7 @@ from unittest import mock
 from framed import FRAMED, FramedDialect
 
 from mpchat import cli
-from mpchat.server.main.listener import Arrival, Listener
+from mpchat.server.main.intake.listener import Arrival, Listener
 from mpchat.wire.registry import DIALECTS, LINE
 
 

@@ -1,1 +1,1 @@
-"""Main, the acceptor and supervisor: begins in `supervisor`."""
+"""The main process: the supervisor, the way in (`intake`), and the workers (`workers`). Starts in `supervisor`."""

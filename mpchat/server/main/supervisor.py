@@ -34,17 +34,17 @@ from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame
 from mpchat.logs import reopen_log, report_lost_lines, set_log_level, start_logging
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
-from mpchat.server.main.acceptor import Acceptor
-from mpchat.server.main.capacity import SLOTS, fit, plan_shape
-from mpchat.server.main.listener import Listener
+from mpchat.server.main.intake.acceptor import Acceptor
+from mpchat.server.main.intake.capacity import SLOTS, fit, plan_shape
+from mpchat.server.main.intake.listener import Listener
 from mpchat.server.main.orphans import is_first_process, reap_orphans
 from mpchat.server.main.program import Program
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
-from mpchat.server.main.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
 from mpchat.server.main.upgrade import Handover, Trial, execute
 from mpchat.server.main.waitloop import WaitLoop
-from mpchat.server.main.workforce import Mode, Workforce
+from mpchat.server.main.workers.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
+from mpchat.server.main.workers.workforce import Mode, Workforce
 
 log = logging.getLogger(__name__)
 

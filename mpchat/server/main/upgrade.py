@@ -30,7 +30,7 @@ from mpchat.server.ledger import Shape
 from mpchat.server.main import signals
 from mpchat.server.main.program import Program
 from mpchat.server.main.waitloop import WaitLoop
-from mpchat.server.main.workerprocess import Held
+from mpchat.server.main.workers.workerprocess import Held
 from mpchat.sharedmemory import make_memory
 
 log = logging.getLogger(__name__)

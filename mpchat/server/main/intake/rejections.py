@@ -7,7 +7,7 @@ refused, the first at once and one that says how many more there were; and all a
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpchat.server.main.admission import address_key
+from mpchat.server.main.intake.admission import address_key
 
 INTERVAL = 10.0
 """Seconds in which one address has one line, and after which the rest is told."""

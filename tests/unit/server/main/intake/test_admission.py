@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.config import LOOPBACK
-from mpchat.server.main.admission import Admission
+from mpchat.server.main.intake.admission import Admission
 
 
 def refused(admission: Admission, address: str) -> tuple[Problem, str] | None:

@@ -38,10 +38,10 @@ from mpchat.server.control import (
     Unlinked,
 )
 from mpchat.server.ledger import Ledger
-from mpchat.server.main.acceptor import turn_away
-from mpchat.server.main.supervision import Supervision
+from mpchat.server.main.intake.acceptor import turn_away
 from mpchat.server.main.waitloop import READ, WRITE, WaitLoop
-from mpchat.server.main.workerprocess import Held, WorkerProcess
+from mpchat.server.main.workers.supervision import Supervision
+from mpchat.server.main.workers.workerprocess import Held, WorkerProcess
 from mpchat.wire.registry import make_dialects
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mpchat.server.main.supervision import (
+from mpchat.server.main.workers.supervision import (
     Action,
     GiveUp,
     KeepStale,

@@ -16,11 +16,11 @@ from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Refusal
 from mpchat.config import Config
 from mpchat.server.ledger import FreePages, Ledger
-from mpchat.server.main.admission import Admission
-from mpchat.server.main.listener import Arrival, Listener, Shortage
-from mpchat.server.main.rejections import INTERVAL, Rejections
+from mpchat.server.main.intake.admission import Admission
+from mpchat.server.main.intake.listener import Arrival, Listener, Shortage
+from mpchat.server.main.intake.rejections import INTERVAL, Rejections
 from mpchat.server.main.waitloop import WaitLoop
-from mpchat.server.main.workerprocess import Held
+from mpchat.server.main.workers.workerprocess import Held
 from mpchat.wire.dialect import Dialect
 from mpchat.wire.registry import make_dialects
 

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.server.main.rejections import INTERVAL, MOST, OTHERS, Rejections
+from mpchat.server.main.intake.rejections import INTERVAL, MOST, OTHERS, Rejections
 
 
 def test_the_first_is_logged_and_the_rest_is_counted() -> None:

@@ -37,6 +37,7 @@ from mpchat.server import control
 from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Released
 from mpchat.server.ledger import Ledger, Page, _Carry
 from mpchat.server.main.supervisor import Supervisor
+from mpchat.server.main.workers.workerprocess import WorkerProcess
 from mpchat.server.main.workers.workforce import Workforce
 from mpchat.server.worker import adoption, outage, snapshots, worker
 from mpchat.server.worker.adoption import Adoption
@@ -322,7 +323,7 @@ SEQUENCER: dict[str, Point] = {
 
 MAIN: dict[str, Point] = {
     "main-concludes": before(Workforce, "conclude"),
-    "main-hears": before(Workforce, "_hear", lambda workforce, ending, events: ending.concluded_at > 0),
+    "main-hears": before(WorkerProcess, "_hear", lambda ending, events: ending.concluded_at > 0),
     "main-hands-over": before(Supervisor, "_hand_over"),
 }
 

@@ -18,10 +18,10 @@ from mpchat.server.control import (
     MESSAGE_MOST,
     SIDS_MOST,
     Beat,
-    Bury,
     Channel,
     ChannelClosed,
     Closed,
+    EndSessions,
     Handed,
     HandOff,
     Quiesce,
@@ -39,7 +39,7 @@ MESSAGES: list[ToWorker | ToMain] = [
     Ready(),
     Beat(),
     Received(),
-    Bury((b"x" * 16,), "connection lost"),
+    EndSessions((b"x" * 16,), "connection lost"),
     Closed((b"x" * 16, b"y" * 16)),
     Quiesce(),
     Quiesced(),
@@ -144,7 +144,7 @@ def test_the_most_that_is_handed_over_at_once_fits(ends: tuple[Channel, Channel]
 
 def test_the_most_session_ids_of_one_message_fit(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
-    for message in (Closed(sids(SIDS_MOST)), Bury(sids(SIDS_MOST), "connection lost")):
+    for message in (Closed(sids(SIDS_MOST)), EndSessions(sids(SIDS_MOST), "connection lost")):
         main.post(message)
         assert receive(worker) == (message, [])
 

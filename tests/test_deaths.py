@@ -276,7 +276,7 @@ def test_who_goes_when_a_worker_has_just_died_is_no_ghost() -> None:
             # Taken over by their workers, so that their opening is published.
             assert dying in {server.worker_of(ghost) for ghost in ghosts}
             dying.kill()
-            server.expect_log("clients are carried on")
+            server.expect_log("fate=moved")
             for ghost in ghosts:
                 ghost.close()
         for each in alice, bob, carol:
@@ -321,7 +321,7 @@ def test_a_stopped_worker_is_noticed_and_replaced() -> None:
         server.worker_of(alice).suspend()
         bob.say("are you well")
         alice.say("I am")
-        server.expect_log("does not answer: killed")
+        server.expect_log("killed reason=does not answer")
         expect_next(alice, "bob: are you well")
         expect_next(bob, "alice: I am")
 

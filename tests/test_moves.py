@@ -31,7 +31,7 @@ from server import (
 def renew(server: Server, workers: int, times: int = 1) -> None:
     """Have every worker replaced, and wait until all are."""
     server.process.send_signal(signal.SIGHUP)
-    server.expect_log("has retired", count=workers * times)
+    server.expect_log(" retired", count=workers * times)
 
 
 def loads(server: Server, chatters: list[Chatter]) -> list[int]:
@@ -56,7 +56,7 @@ def test_nobody_notices_that_all_workers_are_replaced() -> None:
         for number in range(500):
             alice.say(f"a {number}")
             bob.say(f"b {number}")
-        server.expect_log("has retired", count=2)
+        server.expect_log(" retired", count=2)
         for number in range(500, 510):
             alice.say(f"a {number}")
             bob.say(f"b {number}")
@@ -134,7 +134,7 @@ def test_what_can_be_changed_is_read_anew(tmp_path: Path) -> None:
         file.write_text('max_clients = 1\nworkers = 2\nlog_level = "debug"\nhistory = 7\n')
         server.process.send_signal(signal.SIGHUP)
         server.expect_log("cannot be changed while the server runs: history")
-        server.expect_log("has retired")
+        server.expect_log(" retired")
         eventually(lambda: len(server.workers()) == 2, "there are two workers")
         server.connect().expect_start("! The server is full: 1 clients.")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
@@ -178,7 +178,7 @@ def test_it_says_how_far_more_clients_goes(tmp_path: Path, limit: str, words: st
         file.write_text("workers = 1\nmax_clients = 5000\n")
         server.process.send_signal(signal.SIGHUP)
         server.expect_log("WARNING", words)
-        server.expect_log("has retired")
+        server.expect_log(" retired")
         clients = [server.connect() for _ in range(most)]
         for client in clients:
             client.expect(WELCOME)
@@ -193,7 +193,7 @@ def test_what_was_scaled_stays_until_the_configuration_says_another_number(tmp_p
         server.expect_log("2 workers from now on")  # of signals that wait together, HUP would come first
         server.process.send_signal(signal.SIGHUP)
         server.expect_log("workers stay at 2, as TTIN and TTOU have it")
-        server.expect_log("has retired")
+        server.expect_log(" retired")
         file.write_text("workers = 3\n")
         server.process.send_signal(signal.SIGHUP)
         server.expect_log("reloaded", count=2)
@@ -206,7 +206,7 @@ def test_another_patience_is_for_the_sequencer_too(tmp_path: Path) -> None:
     with running_server("--config", str(file)) as server:
         file.write_text("workers = 1\nbeat_timeout = 0.5\n")
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log("has retired")
+        server.expect_log(" retired")
         with suspended(server.sequencer()):
             server.expect_log("has not answered for 0.5 s: killed")
         assert server.chat("alice").ask("/who", "* 1 in") == "* 1 in #lobby: alice"
@@ -259,7 +259,7 @@ def test_a_worker_is_retired_and_its_clients_go_to_the_others() -> None:
         wait_even(server, crowd, [6, 6])
         for _ in range(3):
             server.process.send_signal(signal.SIGTTOU)
-        server.expect_log("has retired", count=2)
+        server.expect_log(" retired", count=2)
         wait_even(server, crowd, [12])  # the last one stays
         crowd[0].say("is everybody there")
         for each in crowd[1:]:
@@ -274,7 +274,7 @@ def test_who_retires_too_slowly_is_killed_and_its_clients_are_carried_on_with() 
         of_newest, other = (alice, bob) if server.worker_of(alice) == newest else (bob, alice)
         with suspended(newest):
             server.process.send_signal(signal.SIGTTOU)
-            server.expect_log("does not retire in time: killed")
+            server.expect_log("killed reason=does not retire in time")
         of_newest.say("still here")
         other.expect_start(("alice" if of_newest is alice else "bob") + ": still here")
         assert len(server.workers()) == 1

@@ -130,7 +130,7 @@ def test_as_process_1_it_reaps_who_is_left_to_it(container: tuple[str, ...]) -> 
         # Its own are looked after as ever.
         [worker] = [child for child in main.children() if has_connection(child, server.port)]
         worker.kill()
-        server.expect_log("worker-0 ended with -9")
+        server.expect_log("worker-0 ended code=-9")
         main.send_signal(signal.SIGUSR2)
         server.expect_log("the program is replaced")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"

@@ -327,5 +327,5 @@ def test_a_notice_that_nobody_reads_moves_with_its_client(stage: Stage, upgrade:
         if upgrade:
             stage.server.expect_log("the program is replaced", count=number)
         else:
-            stage.server.expect_log("has retired", count=WORKERS * number)
+            stage.server.expect_log(" retired", count=WORKERS * number)
     scene.check(told=4)

@@ -348,12 +348,12 @@ def test_refusals_of_one_address_are_logged_once_and_counted() -> None:
     with running_server("--max-clients", "1") as server:
         server.chat("alice")
         knock(server.port, 300)
-        server.expect_log("127.0.0.1 refused: server_full")
+        server.expect_log("client rejected address=127.0.0.1 reason=server_full")
         server.close_chatters()
         server.stop()
-        refused = [line for line in server.stderr if "refused" in line]
-        assert len(refused) == 2, refused
-        assert "127.0.0.1 refused: 299 times more within 10 s" in refused[1]
+        rejected = [line for line in server.stderr if "rejected" in line]
+        assert len(rejected) == 2, rejected
+        assert "more clients rejected address=127.0.0.1 count=299 seconds=10" in rejected[1]
 
 
 # --- a log file ---------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_all_processes_follow_the_log_file(tmp_path: Path) -> None:
         server.expect_log(" main INFO the log file is opened anew")
         # At a worker's next beat, and when main next asks the sequencer whether it lives.
         eventually(lambda: moved not in files_of(server), "nobody has the old one open")
-        server.expect_log("worker-0 has retired")
+        server.expect_log("worker-0 retired")
         alice.ask("/who", "* 1 in #lobby: alice")
         alice.close()
         server.stop()

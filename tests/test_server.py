@@ -9,7 +9,7 @@ from contextlib import closing
 
 from server import DEADLINE, Chatter, Server, eventually, running_server
 
-from mpchat.server.main.intake.listener import Listener
+from mpchat.server.main.intake.listener import LINE, Listener
 
 # What telnet(1) sends when it is told to negotiate: IAC DO SUPPRESS-GO-AHEAD, IAC WILL TERMINAL-TYPE (RFC 854).
 NEGOTIATION = b"\xff\xfd\x03\xff\xfb\x18"
@@ -215,7 +215,7 @@ def test_a_full_server_says_so() -> None:
         alice.expect_end()
         alice.close()
         eventually(lambda: _comes_in(server), "room for one more")
-        server.expect_log("WARNING 127.0.0.1 refused: server_full")
+        server.expect_log("WARNING client rejected address=127.0.0.1 reason=server_full")
 
 
 def test_connections_from_one_address_are_counted() -> None:
@@ -290,7 +290,7 @@ def _flood_until_cut_off(server: Server, talker: Chatter, readers: Sequence[Chat
 
 
 def test_accepted_sockets_have_the_options_of_the_listener() -> None:
-    with closing(Listener("127.0.0.1", 0)) as listener:
+    with closing(Listener("127.0.0.1", 0, LINE)) as listener:
         host, _, port = listener.address.rpartition(":")
         with socket.create_connection((host, int(port)), DEADLINE):
             (arrival,) = listener.accept()
@@ -305,5 +305,5 @@ def test_accepted_sockets_have_the_options_of_the_listener() -> None:
 
 
 def test_accept_never_waits() -> None:
-    with closing(Listener("127.0.0.1", 0)) as listener:
+    with closing(Listener("127.0.0.1", 0, LINE)) as listener:
         assert listener.accept() == []

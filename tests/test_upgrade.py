@@ -272,10 +272,10 @@ def test_a_version_that_means_something_else_by_the_state_is_not_taken(installat
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")
         package = installation.add("other")
-        installation.change(package / "server" / "main" / "upgrade.py", 'FORMAT = f"2.', 'FORMAT = f"3.')
+        installation.change(package / "server" / "main" / "upgrade.py", 'FORMAT = f"3.', 'FORMAT = f"4.')
         installation.install("other")
         server.process.send_signal(signal.SIGUSR2)
-        assert "other reads 3." in server.expect_log("no upgrade")
+        assert "other reads 4." in server.expect_log("no upgrade")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
 
 
@@ -453,7 +453,7 @@ def test_where_the_link_leads_is_what_is_installed(releases: Releases, folder: s
         upgrade(server, 2)
         server.expect_log("the program is replaced: 2 by 1: ")
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log("has retired")
+        server.expect_log(" retired")
         assert alice.ask("/who", "* 2 in") == "* 2 in #lobby: alice, bob"
 
 

@@ -65,10 +65,10 @@ class HandOff:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
-    """Whoever had these sessions is dead: say in the log that they ended. Answered with Closed, once it is applied.
+class EndSessions:
+    """End these sessions in the log: the worker that had them is dead. Answered with Closed, once that is applied.
 
-    Each with the epoch that it would have had with the next worker: nothing of an earlier one counts any more.
+    Each comes with the epoch that it would have had with the next worker, so that no entry of an earlier epoch counts.
     """
 
     sessions: tuple[tuple[SessionId, int], ...]
@@ -170,7 +170,7 @@ class Unlinked:
     """The links to the log are broken: where is the sequencer?"""
 
 
-ToWorker = HandOff | Bury | Release | Retire | Pause | Conclude | Reconnect | Quiesce | Stop
+ToWorker = HandOff | EndSessions | Release | Retire | Pause | Conclude | Reconnect | Quiesce | Stop
 ToMain = Ready | Beat | Received | Closed | Released | Quiesced | Paused | Unlinked
 
 

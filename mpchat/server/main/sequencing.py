@@ -19,8 +19,8 @@ from mpchat.bus.contract import LogError
 from mpchat.bus.journal import Journal
 from mpchat.bus.manager import LogAddress, Sequencer
 from mpchat.errors import BootError, ForkError
+from mpchat.server.main.recovery import Pulse, Restarts
 from mpchat.server.main.waitloop import WaitLoop
-from mpchat.server.main.workers.supervision import Pulse, Restarts
 
 log = logging.getLogger(__name__)
 

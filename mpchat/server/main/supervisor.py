@@ -20,7 +20,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,8 +43,10 @@ from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
 from mpchat.server.main.upgrade import Handover, Trial, execute
 from mpchat.server.main.waitloop import WaitLoop
+from mpchat.server.main.workers.placement import Mode
 from mpchat.server.main.workers.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
-from mpchat.server.main.workers.workforce import Mode, Workforce
+from mpchat.server.main.workers.workforce import Workforce
+from mpchat.wire.registry import LINE
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +83,17 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
     start_logging("main", config.log_level, config.log_file, insist=inherited is None)
     signals.reset_inherited()
     if inherited is None:
-        listener = Listener(config.host, config.port)
+        listeners = [Listener(config.host, config.port, LINE)]
         with blame_system(BootError, "get the memory for clients"):
             ledger = Ledger(plan_shape(config))
     else:
-        listener, ledger = Listener.inherit(inherited.listener), Ledger(inherited.shape, inherited.ledger)
+        listeners = [Listener.inherit(*listener) for listener in inherited.listeners]
+        ledger = Ledger(inherited.shape, inherited.ledger)
         config = _keep(config, inherited.address)
     config = fit(config, ledger.shape)
     try:
         while True:
-            handover = _serve(config, launch, listener, ledger, inherited)
+            handover = _serve(config, launch, listeners, ledger, inherited)
             if handover is None or launch.program is None:
                 return
             execute(handover, launch.program)
@@ -98,11 +101,12 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
             inherited = replace(handover, tried="")
     finally:
         ledger.close()
-        listener.close()
+        for listener in listeners:
+            listener.close()
 
 
 def _serve(
-    config: Config, launch: Launch, listener: Listener, ledger: Ledger, inherited: Handover | None
+    config: Config, launch: Launch, listeners: Sequence[Listener], ledger: Ledger, inherited: Handover | None
 ) -> Handover | None:
     """One life of the server; what is left to the next one, if there is to be one."""
     kind = BootError if inherited is None else ServeError
@@ -112,7 +116,7 @@ def _serve(
         with blame_system(kind, "start"):
             if inherited is not None:
                 journal.seed(inherited.snapshot, time.time_ns() // 1_000_000)
-            supervisor = Supervisor(config, launch, listener, ledger, journal, inherited)
+            supervisor = Supervisor(config, launch, listeners, ledger, journal, inherited)
         return supervisor.run()
     finally:
         journal.close()
@@ -125,7 +129,7 @@ class Supervisor:
         self,
         config: Config,
         launch: Launch,
-        listener: Listener,
+        listeners: Sequence[Listener],
         ledger: Ledger,
         journal: Journal,
         inherited: Handover | None,
@@ -133,12 +137,13 @@ class Supervisor:
         self._config = config
         self._config_before = config  # of the workers that a reload is to replace
         self._launch = launch
-        self._listener = listener
+        self._listeners = listeners
         self._ledger = ledger
         self._loop = WaitLoop()
         self._supervision = Supervision(config.workers, _make_policy(config))
-        self._acceptor = Acceptor(self._loop, listener, ledger, config)
+        self._acceptor = Acceptor(self._loop, listeners, ledger, config)
         self._workforce = Workforce(self._loop, config, ledger, self._supervision, self._acceptor.forget)
+        self._placement = self._workforce.placement
         self._journal = journal
         self._inherited = inherited
         self._sequencing = Sequencing(
@@ -223,9 +228,10 @@ class Supervisor:
                     self._open()
             case _Phase.SERVING:
                 self._follow_plan(now)
-                self._workforce.bury_orphans()
-                self._workforce.even_out()
-                self._acceptor.watch(self._workforce if self._workforce.serving else None, now)
+                self._placement.end_lost_sessions()
+                if self._supervision.all_serving:
+                    self._placement.even_out()
+                self._acceptor.watch(self._placement if self._placement.has_workers else None, now)
                 if self._upgrading and self._workforce.settled:
                     self._pause()
             case _Phase.PAUSING | _Phase.CONCLUDING:
@@ -249,8 +255,7 @@ class Supervisor:
                 case Start(slot):
                     self._workforce.start(slot)
                 case Kill(slot, why):
-                    log.error("worker-%d %s: killed", slot, why)
-                    self._workforce.kill(slot)
+                    self._workforce.kill(slot, why)
                 case Retire(slot):
                     self._workforce.retire(slot)
                 case KeepStale(why):
@@ -264,8 +269,9 @@ class Supervisor:
         self._phase = _Phase.SERVING
         self._supervision.serve_on()
         self._sequencing.serve_on()
-        self._workforce.open(Mode.OPEN)
-        line = f"mpchat ready on {self._listener.address}, {len(self._workforce.workers)} workers"
+        self._placement.change(Mode.OPEN)
+        addresses = ", ".join(listener.address for listener in self._listeners)
+        line = f"mpchat ready on {addresses}, {len(self._workforce.workers)} workers"
         if self._inherited is not None:
             _log_replaced(self._inherited, line)
         else:
@@ -393,7 +399,7 @@ class Supervisor:
         self._phase = _Phase.PAUSING
         self._phase_by = time.monotonic() + self._config.drain_timeout
         self._acceptor.watch(None, time.monotonic())
-        self._workforce.mode = Mode.HOLDING
+        self._placement.change(Mode.HOLDING)
         self._workforce.pause()
 
     def _prepare_handover(self, now: float) -> None:
@@ -401,7 +407,7 @@ class Supervisor:
         seq = self._workforce.paused_at
         if now >= self._phase_by:
             self._resume("the workers take too long")
-        elif self._workforce.bereaved:
+        elif self._workforce.worker_lost:
             self._resume("a worker has ended")
         elif self._workforce.workers and self._supervision.is_silent(now):
             self._resume("a worker does not answer")
@@ -420,7 +426,7 @@ class Supervisor:
         self._released = False
         self._sequencing.resume()
         self._workforce.kill_all()
-        self._workforce.open(Mode.OPEN)
+        self._placement.change(Mode.OPEN)
         if self._stop_wanted:
             self._quiesce()
 
@@ -440,11 +446,11 @@ class Supervisor:
         if self._stop_wanted:
             os.kill(os.getpid(), signal.SIGTERM)
         self._handover = Handover(
-            listener=self._listener.fileno(),
+            listeners=tuple((listener.fileno(), listener.dialect) for listener in self._listeners),
             shape=self._ledger.shape,
             ledger=self._ledger.descriptors,
             snapshot=snapshot,
-            clients=self._workforce.surrender(),
+            clients=self._placement.surrender(),
             workers=self._supervision.wanted,
             workers_configured=self._config.workers,
             address={"host": self._config.host, "port": self._config.port},
@@ -457,7 +463,7 @@ class Supervisor:
         if self._config.workers == handover.workers_configured:
             self._supervision.want(handover.workers)
         self._acceptor.restore(handover.clients.values())
-        self._workforce.inherit(handover.clients)
+        self._placement.inherit(handover.clients)
 
     # --- the end
 
@@ -467,12 +473,12 @@ class Supervisor:
         self._phase = _Phase.QUIESCING
         self._phase_by = time.monotonic() + self._config.drain_timeout
         self._acceptor.stop()
-        self._workforce.open(Mode.CLOSING)
+        self._placement.change(Mode.CLOSING)
         self._workforce.quiesce()
 
     def _say_stop(self) -> None:
         self._phase = _Phase.STOPPING
-        self._workforce.open(Mode.CLOSED)
+        self._placement.change(Mode.CLOSED)
         self._workforce.stop("")
 
     def _clean_up(self) -> None:

@@ -28,14 +28,14 @@ from mpchat.chat.snapshot import SNAPSHOT_VERSION
 from mpchat.errors import ServeError
 from mpchat.server.ledger import Shape
 from mpchat.server.main import signals
+from mpchat.server.main.connection import Held
 from mpchat.server.main.program import Program
 from mpchat.server.main.waitloop import WaitLoop
-from mpchat.server.main.workers.workerprocess import Held
 from mpchat.sharedmemory import make_memory
 
 log = logging.getLogger(__name__)
 
-FORMAT = f"2.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
+FORMAT = f"3.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
 """What the handover, the entries and the snapshots mean: a version that says the same can take over from this one."""
 
 TRIAL_SECONDS = 30.0
@@ -55,9 +55,10 @@ TRIAL_OUTPUT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What one program leaves to the next: the numbers of descriptors, and who they belong to."""
+    """What one program leaves to the next. Descriptors are numbers that stay open across the exec."""
 
-    listener: int
+    listeners: tuple[tuple[int, str], ...]
+    """The descriptor of each listener, and the id of its dialect."""
     shape: Shape
     ledger: tuple[int, int]
     snapshot: Snapshot
@@ -74,7 +75,8 @@ class Handover:
 
     @property
     def descriptors(self) -> list[int]:
-        return [self.listener, *self.ledger, *(held.descriptor for held in self.clients.values())]
+        listeners = (descriptor for descriptor, _ in self.listeners)
+        return [*listeners, *self.ledger, *(held.descriptor for held in self.clients.values())]
 
 
 class Trial:
@@ -193,7 +195,7 @@ def read_handover(descriptor: int) -> Handover:
 def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "listener": handover.listener,
+        "listeners": handover.listeners,
         "shape": list(handover.shape),
         "ledger": list(handover.ledger),
         "snapshot": snapshot,
@@ -212,7 +214,7 @@ def _unpack(packed: dict[str, Any]) -> Handover:
     blob = _read(packed["snapshot"])
     os.close(packed["snapshot"])
     return Handover(
-        listener=packed["listener"],
+        listeners=tuple((descriptor, dialect) for descriptor, dialect in packed["listeners"]),
         shape=Shape(*packed["shape"]),
         ledger=(ledger, carry),
         snapshot=Snapshot(packed["seq"], blob),

@@ -31,11 +31,11 @@ from mpchat.logs import report_lost_lines, start_logging
 from mpchat.server.control import (
     NO_LOG,
     Beat,
-    Bury,
     Channel,
     ChannelClosed,
     Closed,
     Conclude,
+    EndSessions,
     HandOff,
     Pause,
     Paused,
@@ -329,8 +329,8 @@ class Worker:
         match message:
             case HandOff():
                 self._take_clients(message, descriptors)
-            case Bury():
-                self._bury(message)
+            case EndSessions():
+                self._end_sessions(message)
             case Release(sids):
                 self._release([self._clients[sid] for sid in sids if sid in self._clients], last=True)
             case Retire():
@@ -544,10 +544,10 @@ class Worker:
         self._leaving.append((list(self._clients.values()), True))
         self._give_back()
 
-    def _bury(self, bury: Bury) -> None:
-        for sid, epoch in bury.sessions:
-            self.publisher.add([Opened(sid, "", epoch), Ended(sid, bury.reason, epoch)])
-        sids = [sid for sid, _ in bury.sessions]
+    def _end_sessions(self, order: EndSessions) -> None:
+        for sid, epoch in order.sessions:
+            self.publisher.add([Opened(sid, "", epoch), Ended(sid, order.reason, epoch)])
+        sids = [sid for sid, _ in order.sessions]
         self.publisher.call_when_applied(lambda: self._report_closed(*sids))
 
     def _quiesce(self, then: Callable[[], None]) -> None:

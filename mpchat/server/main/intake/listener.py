@@ -1,7 +1,7 @@
-"""The listening socket, and what comes in through it.
+"""A listener: one listening socket, and the dialect that its clients speak.
 
-Owns the socket and its options; what is accepted inherits them (tcp(7); so on macOS), which saves four calls a client.
-Promises that `accept` never waits. Never decides who may come in.
+Owns the socket and its options. An accepted socket inherits the options (tcp(7); macOS does the same), which saves four
+calls a client. Promises that `accept` never waits. Never decides which clients are admitted.
 """
 
 import errno
@@ -9,18 +9,17 @@ import socket
 from typing import NamedTuple
 
 from mpchat.errors import ListenError
-from mpchat.wire.registry import LINE
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn, whose default is this."""
+"""Connections that may wait to be accepted. The kernel lowers it to net.core.somaxconn, whose default is this."""
 
 ACCEPT_MOST = 512
-"""Connections accepted before main looks at its other business."""
+"""Connections accepted at once, before main looks at other events."""
 
-# A peer that has gone without a word is found after 60 + 4 x 15 = 120 s without any traffic.
+# A peer that has vanished is detected after 60 + 4 x 15 = 120 s without any traffic.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
-# No descriptor or no memory for another connection: it stays in the backlog (accept(2)).
+# There is no descriptor or memory for another connection. It stays in the backlog (accept(2)).
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # Errors of the one connection that would have been accepted (accept(2), "Error handling").
@@ -40,7 +39,8 @@ _GONE = frozenset(
 
 
 class Arrival(NamedTuple):
-    """A connection just accepted. The socket belongs to who gets it. `dialect` is the id of what is spoken here."""
+    """A connection that was just accepted: its socket, which is the receiver's, the peer's address, and the id of the
+    dialect that the peer speaks."""
 
     socket: socket.socket
     address: str
@@ -48,15 +48,15 @@ class Arrival(NamedTuple):
 
 
 class Shortage(Exception):
-    """There is no descriptor or memory to accept another connection with."""
+    """There is no descriptor or memory for another connection."""
 
 
 class Listener:
-    """The listening socket of the server. Raises ListenError when it cannot be had."""
+    """A socket that listens on `host` and `port`. Raises ListenError when the system refuses it."""
 
-    def __init__(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
-        self.dialect = LINE
-        """The id of the dialect that clients speak here."""
+    def __init__(self, host: str, port: int, dialect: str, inherited: socket.socket | None = None) -> None:
+        self.dialect = dialect
+        """The id of the dialect that its clients speak."""
         self._socket = inherited or _listen(host, port)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -66,9 +66,9 @@ class Listener:
                 self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     @classmethod
-    def inherit(cls, descriptor: int) -> "Listener":
-        """The one that the program before this one in the same process had."""
-        return cls("", 0, socket.socket(fileno=descriptor))
+    def inherit(cls, descriptor: int, dialect: str) -> "Listener":
+        """A listener of the previous program in this process."""
+        return cls("", 0, dialect, socket.socket(fileno=descriptor))
 
     @property
     def address(self) -> str:
@@ -80,7 +80,7 @@ class Listener:
         return self._socket.fileno()
 
     def accept(self) -> list[Arrival]:
-        """The connections that wait, up to ACCEPT_MOST. Raises Shortage when there are none because of one."""
+        """The connections that wait, up to ACCEPT_MOST. Raises Shortage when a shortage lets none be accepted."""
         arrivals: list[Arrival] = []
         while len(arrivals) < ACCEPT_MOST:
             try:

@@ -1,15 +1,13 @@
 """One worker as main holds it: its process, its channel, and the clients it has.
 
-Owns the duplicates of its clients' descriptors, until the worker says that a session is over or until the worker is
-dead. Promises that handing over never waits: one hand-off is under way at a time, what comes meanwhile waits here and
-goes together in the next. Never reads a client byte.
+Owns the channel, and the duplicates of the descriptors of the worker's clients until the worker says that a session is
+over or until the worker is dead. Promises that talking to the worker never waits and never raises: what the channel has
+no room for waits in its outbox, one hand-off is under way at a time, and the clients placed meanwhile go together in
+the next. Never reads a byte from a client.
 """
 
 import logging
-import os
-import socket
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from multiprocessing import Pipe
@@ -23,55 +21,41 @@ from mpchat.errors import ForkError
 from mpchat.server.control import (
     HANDOFF_MOST,
     SIDS_MOST,
-    Bury,
     Channel,
     ChannelClosed,
     Closed,
+    Conclude,
+    EndSessions,
     Handed,
     HandOff,
     Release,
     Released,
     Retire,
+    ToMain,
+    ToWorker,
     in_chunks,
 )
 from mpchat.server.ledger import Ledger
+from mpchat.server.main.connection import Held
+from mpchat.server.main.waitloop import READ, WRITE, WaitLoop
 from mpchat.server.worker.worker import run_worker
 
 log = logging.getLogger(__name__)
 
 
-class Held(NamedTuple):
-    """A client's connection: our duplicate of its descriptor, where it comes from, its page of the ledger, and the id
-    of its dialect.
+class Reactions(NamedTuple):
+    """What main does when a worker says something, and when its process has ended."""
 
-    `epoch` counts the workers that have had it before this one.
-    """
-
-    descriptor: int
-    address: str
-    page: int
-    dialect: str
-    epoch: int = 0
-
-    def next(self) -> "Held":
-        """The same, for the next worker."""
-        return self._replace(epoch=self.epoch + 1)
-
-    def disconnect(self) -> None:
-        """End the connection for everybody who has it, and close our duplicate."""
-        with socket.socket(fileno=self.descriptor) as client, suppress(OSError):
-            # Not connected any more is as good.
-            client.shutdown(socket.SHUT_RDWR)
-
-    def release(self) -> None:
-        """Close our duplicate; the worker has ended the connection."""
-        os.close(self.descriptor)
+    heard: Callable[["WorkerProcess", ToMain], None]
+    ended: Callable[["WorkerProcess"], None]
 
 
 class WorkerProcess:
-    """A worker's process, started when this is made. Raises ForkError."""
+    """A worker's process, started and watched when this is made. Raises ForkError, and then leaves nothing behind."""
 
-    def __init__(self, config: Config, slot: int, address: LogAddress, ledger: Ledger) -> None:
+    def __init__(
+        self, loop: WaitLoop, config: Config, slot: int, address: LogAddress, ledger: Ledger, reactions: Reactions
+    ) -> None:
         self.slot = slot
         self.name = f"worker-{slot}"
         self.ready = False
@@ -82,128 +66,184 @@ class WorkerProcess:
         self.paused: int | None = None
         """The entry up to which it has applied the log, once it pauses."""
         self.concluded_at = 0
-        """The entry at which it was to give everything back and end, if it was."""
+        """The entry at which main told it to give everything back and end; 0 if main did not."""
         self.releasing = False
+        """Whether it has yet to give back clients that main asked for."""
         self.retiring = False
         self.clients: dict[SessionId, Held] = {}
-        self.burying: dict[SessionId, int] = {}
+        self.ending_sessions: dict[SessionId, int] = {}
+        """Sessions of dead workers, with their epochs, that it has yet to end in the log."""
         self.handing_off = False
         """Whether a hand-off is under way."""
         self._to_hand_off: dict[SessionId, Held] = {}
+        self._loop = loop
+        self._reactions = reactions
         try:
-            ours, theirs = Pipe(duplex=True)
+            self._start(config, address, ledger)
         except OSError as error:
             raise ForkError(f"no process can be started: {error}") from error
-        # When it has started, its end is closed here, or we would never see the end of the stream when it dies.
+
+    def _start(self, config: Config, address: LogAddress, ledger: Ledger) -> None:
+        ours, theirs = Pipe(duplex=True)
+        # The worker's end is closed here once the worker has it: main would never see the end of the stream otherwise.
         with theirs:
             try:
-                self.channel = Channel(ours)
-            except OSError as error:
+                self._channel = Channel(ours)
+            except OSError:
                 ours.close()
-                raise ForkError(f"no process can be started: {error}") from error
+                raise
             try:
-                run = partial(run_worker, config, slot, theirs, address, ledger)
+                run = partial(run_worker, config, self.slot, theirs, address, ledger)
                 self._child = start_child(run, [theirs.fileno(), *ledger.descriptors])
             except ForkError:
-                self.channel.close()
+                self._channel.close()
                 raise
+        try:
+            self._loop.watch(self._channel, self._hear)
+            self._loop.watch(self._child.sentinel, lambda events: self._reactions.ended(self))
+        except OSError:
+            self.end()
+            raise
 
     @property
     def pid(self) -> int:
         return self._child.pid
 
     @property
-    def sentinel(self) -> int:
-        """The descriptor that is readable when the process has ended."""
-        return self._child.sentinel
-
-    @property
     def load(self) -> int:
         """How many clients it has, or is about to get."""
         return len(self.clients) + len(self._to_hand_off)
 
+    # --- what main tells it
+
+    def post(self, message: ToWorker, descriptors: Iterable[int] = ()) -> None:
+        """Send `message` as soon as there is room. Nothing happens when the worker has ended: its sentinel says so."""
+        try:
+            self._channel.post(message, list(descriptors))
+        except ChannelClosed:
+            return
+        self._watch_channel()
+
     def give(self, sid: SessionId, held: Held) -> None:
-        """This client is the worker's from here on; `hand_off` sends it."""
+        """Make this client the worker's. `hand_off` sends it."""
         self._to_hand_off[sid] = held
 
     def hand_off(self) -> None:
-        """Send what waits, if the last hand-off has been received. Raises ChannelClosed."""
+        """Send the clients that wait, unless a hand-off is under way: they go when that one is received."""
         if self.handing_off or not self._to_hand_off:
             return
         batch = [(sid, self._to_hand_off.pop(sid)) for sid in list(self._to_hand_off)[:HANDOFF_MOST]]
         self.clients.update(batch)
         self.handing_off = True
         clients = tuple(Handed(sid, held.address, held.page, held.dialect, held.epoch) for sid, held in batch)
-        self.channel.post(HandOff(clients, more=bool(self._to_hand_off)), [held.descriptor for _, held in batch])
+        self.post(HandOff(clients, more=bool(self._to_hand_off)), [held.descriptor for _, held in batch])
+
+    def end_sessions(self, sessions: Mapping[SessionId, int], reason: str) -> None:
+        """Have the worker end these sessions in the log, each with the epoch that it now has."""
+        self.ending_sessions.update(sessions)
+        for chunk in in_chunks(list(sessions.items())):
+            self.post(EndSessions(chunk, reason))
+
+    def release(self, count: int) -> None:
+        """Have the worker give back `count` clients, or SIDS_MOST if those are fewer; the newest first."""
+        self.releasing = True
+        self.post(Release(tuple(islice(reversed(self.clients), min(count, SIDS_MOST)))))
+
+    def retire(self) -> None:
+        """Have the worker give back all clients, and end."""
+        self.serving = False
+        self.retiring = True
+        self.post(Retire())
+
+    def conclude(self, seq: int, snapshot: bool) -> None:
+        """Have the worker stop at entry `seq`, put a snapshot of it if asked to, give back all clients, and end."""
+        self.retiring = True
+        self.concluded_at = seq
+        self.post(Conclude(seq, snapshot))
+
+    # --- what it tells main
 
     def received(self) -> None:
-        """The worker has taken the last hand-off. Raises ChannelClosed."""
+        """Note that the worker has taken the last hand-off, and send the next."""
         self.handing_off = False
         self.hand_off()
 
-    def bury(self, sessions: Mapping[SessionId, int], reason: str) -> None:
-        """Have the worker say in the log that these sessions, each with the epoch it now has, ended. Raises
-        ChannelClosed."""
-        self.burying.update(sessions)
-        for chunk in in_chunks(list(sessions.items())):
-            self.channel.post(Bury(chunk, reason))
-
-    def release(self, count: int) -> None:
-        """Have the worker give back so many clients, or about as many. Raises ChannelClosed."""
-        # Those that came last: who has been here for long is in no hurry to move.
-        sids = tuple(islice(reversed(self.clients), min(count, SIDS_MOST)))
-        self.releasing = True
-        self.channel.post(Release(sids))
-
-    def retire(self) -> None:
-        """Have the worker give back all clients, and end. Raises ChannelClosed."""
-        self.serving = False
-        self.retiring = True
-        self.channel.post(Retire())
-
     def released(self, sids: Iterable[SessionId]) -> dict[SessionId, Held]:
-        """The worker has let go of these clients; they can go to another."""
+        """Take these clients from the worker, which has given them back."""
         return {sid: self.clients.pop(sid) for sid in sids}
 
     def closed(self, sids: Iterable[SessionId]) -> list[Held]:
-        """The worker says that these sessions are over; give the connections among them that were its own."""
+        """Note that these sessions are over. Return the connections of those that the worker served itself."""
         held = []
         for sid in sids:
-            if sid in self.burying:
-                del self.burying[sid]
+            if sid in self.ending_sessions:
+                del self.ending_sessions[sid]
             else:
                 held.append(self.clients.pop(sid))
         return held
 
-    def last_words(self) -> list[Closed | Released]:
-        """What the worker said of clients that it has no more, and nobody has heard, before it ended."""
-        words: list[Closed | Released] = []
-        try:
-            while self.channel.readable():
-                message, _ = self.channel.receive()
-                if isinstance(message, Closed | Released):
-                    words.append(message)
-        except ChannelClosed:
-            pass  # there is no more
-        return words
-
     def take_waiting(self) -> dict[SessionId, Held]:
-        """The clients that were not handed over yet: they can go to another worker as if nothing had happened."""
+        """Take back the clients that were not handed off yet. The worker has not heard of them."""
         waiting, self._to_hand_off = self._to_hand_off, {}
         return waiting
 
+    def _hear(self, events: int) -> None:
+        """The channel is readable, or has room again."""
+        try:
+            self._channel.pump()
+        except ChannelClosed:
+            pass  # the worker has ended, but what it said before can still be read
+        else:
+            self._watch_channel()
+        if not events & READ:
+            return
+        try:
+            message, _ = self._channel.receive()
+        except ChannelClosed:
+            # The process has ended, or is about to: the sentinel says when it has.
+            self._loop.unwatch(self._channel)
+            self.serving = False
+            return
+        self._reactions.heard(self, message)
+
+    def _watch_channel(self) -> None:
+        """Wait for room, too, as long as messages wait for it."""
+        if self._loop.watches(self._channel):
+            self._loop.watch(self._channel, self._hear, READ | (WRITE if self._channel.backlog else 0))
+
+    # --- its end
+
     def kill(self) -> None:
-        """End the process, whatever it is doing; its sentinel says when it has ended."""
+        """End the process, whatever it is doing. The sentinel says when it has ended."""
         self._child.kill()
 
-    def reap(self) -> int | None:
-        """Take leave of the process, whose sentinel has said that it has ended; give its exit code (negative: the
-        signal that killed it)."""
+    def reap(self) -> tuple[int | None, list[Closed | Released]]:
+        """Reap the process, which has ended, and close the channel.
+
+        Return its exit code (negative: the signal that killed it; None: unknown), and what it still said about clients.
+        """
+        self._unwatch()
+        messages = list(self._drain())
         code = self._child.reap()
-        self.channel.close()
-        return code
+        self._channel.close()
+        return code, messages
 
     def end(self) -> None:
-        """Kill the process and wait until it has ended."""
+        """Kill the process, wait until it has ended, and close the channel."""
+        self._unwatch()
         self._child.end()
-        self.channel.close()
+        self._channel.close()
+
+    def _drain(self) -> Iterable[Closed | Released]:
+        """Read what the worker sent before it ended, and give what of it is about clients."""
+        try:
+            while self._channel.readable():
+                message, _ = self._channel.receive()
+                if isinstance(message, Closed | Released):
+                    yield message
+        except ChannelClosed:
+            pass  # that was all
+
+    def _unwatch(self) -> None:
+        self._loop.unwatch(self._child.sentinel)
+        self._loop.unwatch(self._channel)

@@ -1,0 +1,98 @@
+"""When the sequencer is started again, and when it counts as hung."""
+
+from __future__ import annotations
+
+from mpchat.server.main.recovery import Pulse, Restarts
+
+
+def test_a_sequencer_that_fails_is_started_after_pauses_that_grow() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, most=3.0, tries=4)
+    pauses = []
+    for number in range(6):
+        assert restarts.hopeless == (number >= 4)
+        restarts.failed(10.0 * number)
+        pauses.append(restarts.not_before - 10.0 * number)
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_one_that_came_up_and_failed_soon_counts_on() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, tries=3)
+    for now in (0.0, 5.0, 10.0):
+        restarts.came_up(now)
+        restarts.failed(now + 4.9)
+    assert restarts.hopeless
+
+
+def test_one_that_never_came_up_does_not_start_the_count_anew() -> None:
+    """Though the last one that came up did so long ago."""
+    restarts = Restarts(settled=5.0, least=0.5, tries=3)
+    restarts.came_up(0.0)
+    for now in (100.0, 200.0, 300.0):
+        restarts.failed(now)
+    assert restarts.hopeless
+
+
+def test_one_that_had_settled_or_was_killed_is_started_at_once() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, tries=2)
+    for round_ in range(10):
+        restarts.came_up(10.0 * round_)
+        restarts.failed(10.0 * round_ + 5.0)
+        assert restarts.not_before == 10.0 * round_ + 5.0
+    for round_ in range(10):
+        restarts.came_up(200.0 + round_)
+        restarts.was_killed()
+        assert restarts.not_before < 200.0
+    assert not restarts.hopeless
+
+
+def test_one_that_was_killed_after_it_came_up_makes_earlier_failures_forgotten() -> None:
+    restarts = Restarts(settled=5.0, least=0.5, tries=3)
+    for round_ in range(10):
+        now = 100.0 * round_
+        restarts.failed(now)
+        assert restarts.not_before == now
+        restarts.failed(now)
+        restarts.came_up(now + 1.0)
+        restarts.was_killed()
+    assert not restarts.hopeless
+
+
+def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come() -> None:
+    pulse = Pulse(patience=4.0)
+    pulse.looked(0.0)
+    assert pulse.is_due(0.0) and not pulse.is_missed(0.0)
+    pulse.asked(0.0)
+    assert not pulse.is_due(3.0)
+    assert pulse.deadline() == 4.0
+    pulse.answered(0.5)
+    assert not pulse.is_due(1.0) and pulse.is_due(1.5)
+    assert pulse.deadline() == 1.5
+    pulse.looked(1.5)
+    pulse.asked(1.5)
+    for now in (2.5, 3.5, 4.5, 5.4):
+        pulse.looked(now)
+        assert not pulse.is_missed(now)
+    pulse.looked(5.5)
+    assert pulse.is_missed(5.5)
+
+
+def test_another_patience_is_that_of_the_question_under_way_too() -> None:
+    pulse = Pulse(patience=600.0)
+    pulse.looked(0.0)
+    pulse.asked(0.0)
+    pulse.change(2.0)
+    pulse.looked(1.0)
+    assert not pulse.is_missed(1.9)
+    pulse.looked(2.0)
+    assert pulse.is_missed(2.0)
+
+
+def test_a_pulse_is_not_missed_by_who_did_not_run_to_hear_it() -> None:
+    pulse = Pulse(patience=4.0)
+    pulse.looked(0.0)
+    pulse.asked(0.0)
+    pulse.looked(60.0)
+    assert not pulse.is_missed(60.0)
+    for now in (61.0, 62.0, 63.0, 64.0):
+        pulse.looked(now)
+    assert pulse.is_missed(64.0)

@@ -1,13 +1,16 @@
-"""Child processes: forked from main, with main's code and memory, so that starting one needs nothing from the disk.
+"""Child processes, forked from main with its code and memory, so that starting one needs nothing from the disk.
 
 Owns the fork, what a child keeps of main, and the two pipes between them: one ends when the child does, the other when
-main does. Promises: a child runs the very code that main runs, whatever has become of the files; of main's descriptors
-it keeps those it is given, and of its signals none; it ends when main has ended, also while it is stopped (Linux); its
-end is seen through `Child.sentinel`, and its pid belongs to nobody else before `reap`. Starting a child waits for
-nothing, and fails with ForkError when the system is out of processes, descriptors or memory.
+main does. Promises:
+
+* A child runs the code that main runs, even if the files have changed.
+* It keeps the descriptors that it is given, closes main's others, and handles none of main's signals.
+* It ends when main has ended, on Linux even while it is stopped.
+* `Child.sentinel` tells when it has ended, and no other process gets its pid before `reap`.
+* Starting a child never waits. When the system is out of processes, descriptors or memory, it raises ForkError.
 
 Main must have no thread: in a child, a lock that another thread held would never be released (fork(2)). Never reads a
-file, and never waits for a child that has not ended, but for `end`.
+file. Nothing but `end` waits for a child that has not ended.
 """
 
 import gc
@@ -28,10 +31,10 @@ from mpchat.output import STANDARD
 log = logging.getLogger(__name__)
 
 END_SECONDS = 5.0
-"""How long a process that was killed may take to end: it may have much memory to give back, or wait for a disk."""
+"""How long a killed process may take to end: it may have much memory to free, or wait for a disk."""
 
 DESCRIPTORS_MOST = 1 << 20
-"""No descriptor is larger, unless the hard limit is: the default of fs.nr_open (proc(5))."""
+"""No descriptor is larger, unless the hard limit is. This is the default of fs.nr_open (proc(5))."""
 
 
 class Child:
@@ -45,49 +48,52 @@ class Child:
         self._code: int | None = None
 
     def kill(self) -> None:
-        """Have it end, whatever it is doing. Harmless when it has."""
-        if not self._reaped:  # until then, nobody else has its pid
+        """Kill it, whatever it is doing. Harmless when it has ended."""
+        if not self._reaped:  # until then, no other process has its pid
             os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Take leave of a process whose sentinel says that it has ended; it touches no memory any more. Give its exit
-        code (negative: the signal that killed it), None if somebody else has taken it. Harmless when called again."""
+        """Reap a process whose sentinel says that it has ended. From here on it touches no shared memory.
+
+        Return its exit code (negative: the signal that killed it), None if something else has reaped it. Harmless when
+        called again.
+        """
         if not self._reaped:
             self._reaped = True
             try:
-                # Its descriptors are closed, so its memory is given back too (do_exit() in kernel/exit.c), and this
-                # waits for no more than the last steps in the kernel.
+                # Its descriptors are closed, so its memory is freed too (do_exit() in kernel/exit.c). This waits only
+                # for its last steps in the kernel.
                 _, status = os.waitpid(self.pid, 0)
                 self._code = os.waitstatus_to_exitcode(status)
             except ChildProcessError:
-                log.warning("somebody else has taken the exit status of process pid=%d", self.pid)
+                log.warning("exit status of a child is lost pid=%d", self.pid)
             os.close(self.sentinel)
             os.close(self._lifeline)
         return self._code
 
     def end(self) -> int | None:
-        """Kill it and wait until it has ended, up to END_SECONDS. Give its exit code, None if it is not known."""
+        """Kill it and wait until it has ended, up to END_SECONDS. Return its exit code, None if it is unknown."""
         if not self._reaped:
             self.kill()
             poll = select.poll()
             poll.register(self.sentinel, select.POLLIN)
             if not poll.poll(END_SECONDS * 1000):
-                log.error("process pid=%d was killed and does not end", self.pid)
+                log.error("killed process does not end pid=%d seconds=%g", self.pid, END_SECONDS)
                 return None
         return self.reap()
 
 
 def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
-    """Fork a process that calls `run` and ends with the exit code that it returns, or with 1 if it raises.
+    """Fork a process that calls `run` and ends with the exit code that `run` returns, or with 1 if it raises.
 
-    Of this process's descriptors it has the standard ones, the log's and those in `keep`. Raises ForkError.
+    The child keeps the standard descriptors, that of the log, and those in `keep`. Raises ForkError.
     """
     pipes: list[int] = []
     try:
         for _ in range(2):
             pipes += os.pipe()
         sentinel, running, lifeline, alive = pipes
-        # A signal for main that comes while the child still has main's handlers would be told to main twice.
+        # A signal that the child gets while it still has main's handlers would reach main a second time.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, MAINS_SIGNALS)
         try:
             pid = os.fork()
@@ -105,13 +111,13 @@ def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
 
 
 def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn:
-    """All of the life of the child. Main's frames are still below this one, and are never returned to."""
+    """Be the child, to its end. Main's frames are below this one on the stack, and it never returns to them."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in MAINS_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        # Main's objects are not ours to collect: their descriptors are closed, and the numbers are used again.
+        # The child must not collect main's objects: they would close descriptors whose numbers are in use again.
         gc.freeze()
         _close_all_but(keep)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, MAINS_SIGNALS)
@@ -120,28 +126,28 @@ def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn
         code = run()
     except BaseException as error:  # nothing may be raised into main's frames
         if isinstance(error, MpchatError) or is_refusal(error):
-            log.error("this process ends: %s", error)
+            log.error("process ends reason=%s", error)
         else:
-            log.exception("a fault of ours ends this process")
+            log.exception("process ends after an internal error")
     finally:
-        # Not sys.exit: main's buffers and exit handlers are main's.
+        # Not sys.exit: it would flush main's buffers and run main's exit handlers.
         os._exit(code)
 
 
 def _close_all_but(keep: set[int]) -> None:
     """Close all descriptors but these."""
     if sys.platform != "linux":
-        # There is no close_range(2), and a descriptor that is closed already is no matter.
+        # There is no close_range(2).
         for name in os.listdir("/dev/fd"):  # noqa: PTH208 - names are all we need
             if int(name) not in keep:
                 _close(int(name))
         return
-    # By ranges, with close_range(2) where there is one: listing them would need a descriptor more. Not up to the soft
-    # limit: that may have been lowered below what is open.
+    # By ranges, with close_range(2): to list them would need another descriptor. The soft limit is no bound, since it
+    # may be lower than the number of an open descriptor.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     start = 0
     for number in sorted(keep):
-        if start < number:  # an empty range would be taken for one without end
+        if start < number:  # closerange takes an empty range for one without an end
             os.closerange(start, number)
         start = number + 1
     os.closerange(start, max(DESCRIPTORS_MOST, 0 if hard == resource.RLIM_INFINITY else hard))
@@ -151,4 +157,4 @@ def _close(descriptor: int) -> None:
     try:
         os.close(descriptor)
     except OSError:
-        pass  # the one that the listing itself had open
+        pass  # the listing itself had this one open

@@ -1,6 +1,7 @@
 """`mpchat-server`: from the command line and the configuration file to a running server and an exit code.
 
-The one place that reads arguments and files. A value on the command line wins over the same in the file.
+Owns the options and the exit codes. The only module that reads arguments, the environment and the configuration file.
+An option on the command line overrides the one in the file.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from mpchat.processors import count_processors
 log = logging.getLogger(__name__)
 
 EXIT_CODES = """\
-exit codes: 0 fine, 1 failed while running, 2 usage, 3 does not come up, 4 cannot listen,
-78 bad configuration"""
+exit codes: 0 stopped as told, 1 failed while running, 2 wrong usage, 3 failed to start,
+4 cannot listen on the address, 78 bad configuration"""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of `mpchat-server`. Their names are those of Config; what is not given is not set."""
+    """Return the parser of `mpchat-server`. Options have the names of Config, and are not set unless they are given."""
     defaults = Config()
     parser = argparse.ArgumentParser(
         prog="mpchat-server",
@@ -39,46 +40,52 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mpchat {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="a TOML file with these options, _ for - in their names")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file with these options, with _ for - in their names")
 
     def add(name: str, convert: Callable[[str], Any], metavar: str, text: str) -> None:
         default = getattr(defaults, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=convert, metavar=metavar, help=f"{text} ({default})")
 
-    add("host", str, "ADDRESS", "the address to listen on")
-    add("port", int, "PORT", "the port; 0 takes a free one")
+    add("host", str, "ADDRESS", "address to listen on")
+    add("port", int, "PORT", "port to listen on; 0: any free one")
     parser.add_argument(
-        "--workers", type=_workers, metavar="N|auto", help="worker processes (auto: by CPU affinity and quota)"
+        "--workers",
+        type=_workers,
+        metavar="N|auto",
+        help="worker processes; auto: as many as the CPU affinity and quota allow (auto)",
     )
-    add("max-clients", int, "N", "clients at the same time")
-    add("max-per-address", int, "N", "connections from one address at the same time; 0: any number")
+    add("max-clients", int, "N", "most clients at a time")
+    add("max-per-address", int, "N", "most clients from one address at a time; 0: no limit")
     parser.add_argument(
-        "--exempt", action="append", metavar="NETWORK", help="networks that --max-per-address does not count (loopback)"
+        "--exempt",
+        action="append",
+        metavar="NETWORK",
+        help="network that --max-per-address does not limit; may be repeated, '' for none (loopback)",
     )
-    add("rate", float, "LINES_PER_S", "what one client may send in the long run; 0: as much as it likes")
-    add("burst", int, "LINES", "what one client may send at once")
-    add("history", int, "N", "lines kept of every room")
+    add("rate", float, "LINES_PER_S", "lines per second that one client may send on average; 0: no limit")
+    add("burst", int, "LINES", "lines that one client may send at once")
+    add("history", int, "N", "lines to keep of every room")
     parser.add_argument(
         "--segment-timeout",
         type=_milliseconds,
         metavar="MS",
-        help="wait for the first line end before taking each segment for a message; 0: never do (200)",
+        help="milliseconds to wait for the first line end before each segment counts as a message; 0: off (200)",
     )
-    add("sign-on-timeout", float, "S", "seconds to answer the question for the name")
-    add("sendq", int, "BYTES", "what may wait to be sent to one client")
-    add("max-line", int, "BYTES", "the longest line")
-    add("beat-timeout", float, "S", "seconds of silence after which a worker counts as hung")
-    add("drain-timeout", float, "S", "seconds that stopping may take")
-    parser.add_argument("--log-level", choices=LOG_LEVELS, help=f"what is logged ({defaults.log_level})")
-    parser.add_argument("--log-file", metavar="PATH", help="log to this file, opened anew at HUP (standard error)")
-    # What one version of the program says to the next; see server.upgrade.
+    add("sign-on-timeout", float, "S", "seconds that a client has to give a name")
+    add("sendq", int, "BYTES", "bytes that may wait to be sent to one client before it is disconnected")
+    add("max-line", int, "BYTES", "longest line in bytes")
+    add("beat-timeout", float, "S", "seconds of silence after which a worker counts as hung and is replaced")
+    add("drain-timeout", float, "S", "seconds that stopping may take before clients are disconnected")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, help=f"log this level and above ({defaults.log_level})")
+    parser.add_argument("--log-file", metavar="PATH", help="log to this file, reopened at HUP (standard error)")
+    # One program starts the next with these; see server.main.upgrade.
     parser.add_argument("--trial", metavar="FORMAT", help=argparse.SUPPRESS)
     parser.add_argument("--inherit", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     return parser
 
 
 def read_config(arguments: Sequence[str] | None = None) -> Config:
-    """The configuration that the command line asks for. Raises ConfigError; exits with 2 for a wrong usage."""
+    """Return the configuration that the command line asks for. Raises ConfigError; exits with 2 for wrong usage."""
     given = vars(build_parser().parse_args(arguments))
     for name in ("trial", "inherit"):
         given.pop(name, None)
@@ -93,7 +100,7 @@ def read_config(arguments: Sequence[str] | None = None) -> Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop; give the exit code. Exits with 2 for a wrong usage."""
+    """Run the server until it is told to stop, and return the exit code. Exits with 2 for wrong usage."""
     open_standard_descriptors()
     try:
         return _run(arguments)
@@ -119,14 +126,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     except MpchatError as error:
         return _fail(1, error)
     except Exception:
-        # Not left to the interpreter, whose exit code is 120 when it cannot print this.
-        log.exception("a fault of ours ends the server")
+        # The interpreter would exit with 120 if it could not print this.
+        log.exception("server ends after an internal error")
         return 1
     return 0
 
 
 def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) -> None:
-    # Only now: what a mere --help does not need.
+    # Imported here, since --help does not need them.
     with blame_system(BootError, "load the program"):
         from mpchat.server.main.program import current_program, locate
         from mpchat.server.main.supervisor import Launch, run_server
@@ -135,7 +142,7 @@ def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) 
     inherited = read_handover(given.inherit) if "inherit" in given else None
     program = current_program(os.environ)
     if "config" in given and not Path(given.config).is_absolute():
-        # Where it is whatever becomes of the working directory. Of two, the last one counts.
+        # As an absolute path, since the working directory may be removed. Of two --config, the last one counts.
         anywhere = ("--config", str(locate(program.folder, given.config)))
         arguments = [*arguments, *anywhere]
         program = program._replace(command=[*program.command, *anywhere])
@@ -143,8 +150,7 @@ def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) 
 
 
 def _try(config: Config, wanted: str) -> None:
-    """Come up beside the running server, as a sign that this version can take its place, and say so. Raises MpchatError
-    if not."""
+    """Be the trial of an upgrade: start beside the running server, stop, and say that it worked. Raises MpchatError."""
     with blame_system(BootError, "load the program"):
         from mpchat.server.main.supervisor import Launch, run_server
         from mpchat.server.main.upgrade import FORMAT, TRIAL_PASSED
@@ -152,36 +158,36 @@ def _try(config: Config, wanted: str) -> None:
     check_log_file(config.log_file)
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
-    # What it has to say is for the server that tries it.
+    # Its log lines go to standard error, which the running server reads.
     config = replace(config, host="127.0.0.1", port=0, workers=1, log_file="")
     came_up: list[str] = []
     run_server(config, Launch(came_up.append, lambda: config, trial=True))
     if not came_up:
-        raise ServeError("told to stop before it had come up")
+        raise ServeError("told to stop before it was ready")
     _announce(f"{TRIAL_PASSED}{__version__}")
 
 
 def _announce(line: str) -> None:
-    """Say on standard output that the server is ready: the one line there ever is. Nobody has to listen."""
+    """Write the one line of standard output, if something reads it."""
     _tell(1, line)
 
 
 def _fail(code: int, error: MpchatError) -> int:
     _tell(2, f"mpchat-server: {error}")
     if log_descriptors():
-        # Nobody may see standard error when there is a log file.
-        log.error("the server ends: %s", error)
+        # With a log file, standard error may go nowhere.
+        log.error("server ends code=%d reason=%s", code, error)
     return code
 
 
 def _tell(descriptor: int, line: str) -> None:
-    """Write a line if somebody takes it."""
+    """Write a line, if there is room for it."""
     with suppress(OSError):
         Outlet(descriptor).write(f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _auto_workers() -> int:
-    """One worker for each processor that this process may use, as far as a server can have them."""
+    """Return the number of processors that this process may use, but at most WORKERS_MOST."""
     return min(count_processors(), WORKERS_MOST)
 
 
@@ -189,7 +195,7 @@ def _workers(text: str) -> int:
     try:
         return _auto_workers() if text == "auto" else int(text)
     except ValueError:
-        # argparse would put the name of this function into its own words.
+        # For a ValueError, argparse would show the name of this function.
         raise argparse.ArgumentTypeError(f"neither a number nor auto: {text!r}") from None
 
 
@@ -201,7 +207,7 @@ def _milliseconds(text: str) -> float:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    """The values of a configuration file, by the names of Config. Raises ConfigError."""
+    """Return the values of a configuration file, by the names of Config. Raises ConfigError."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # no file, no UTF-8, no TOML, a number of 5,000 digits
@@ -215,8 +221,11 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
+_KINDS = {tuple: "a list of strings", float: "a number", int: "an integer", str: "a string"}
+
+
 def _check_value(path: Path, name: str, value: object) -> None:
-    """Raise ConfigError unless there is an option `name` and `value` is of its kind."""
+    """Raise ConfigError unless there is an option `name` and `value` has its type."""
     default = {item.name: item.default for item in fields(Config)}
     if name not in default:
         raise ConfigError(f"{path}: there is no option {name}")
@@ -227,7 +236,7 @@ def _check_value(path: Path, name: str, value: object) -> None:
     else:
         right = type(value) is type(default[name])
     if not right:
-        raise ConfigError(f"{path}: {name} = {value!r} is not of the kind of {default[name]!r}")
+        raise ConfigError(f"{path}: {name} = {value!r}: must be {_KINDS[type(default[name])]}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""The configuration: one frozen value, made once from the command line and the file, checked when it is made.
+"""The configuration: one frozen value, made from the command line and the file, and checked when it is made.
 
-Whatever a process needs to know of it is handed to it. Nothing here reads arguments, files or the environment: `cli`
-does.
+It is handed to each process that needs it. Never reads arguments, files or the environment: `cli` does.
 """
 
 import ipaddress
@@ -14,10 +13,10 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How one server is to be. Raises ConfigError when a value, or two of them together, cannot be.
+    """The options of one server. Raises ConfigError when a value is invalid, or two values do not fit together.
 
-    Times in seconds, sizes in bytes. 0 means "no limit" for `rate` and `max_per_address`, "off" for `segment_timeout`.
-    Without `log_file`, the log is on standard error.
+    Times are in seconds, sizes in bytes. 0 means "no limit" for `rate` and `max_per_address`, "off" for
+    `segment_timeout`. Without `log_file`, the log goes to standard error.
     """
 
     host: str = "127.0.0.1"
@@ -58,10 +57,11 @@ WORKERS_MOST = 256
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 FIXED = ("host", "port", "history", "sendq", "max_line", "log_file")
-"""What cannot be changed while the server runs: the socket, what all replicas must agree on, what is laid down in
-shared memory, and the path of the log, which all processes open anew by themselves."""
+"""The options that cannot change while the server runs: the address, the limits that all replicas must agree on, the
+sizes of shared memory, and the path of the log, which each process reopens by itself."""
 
-# Lowest and highest of each number. The upper ones bound what is allocated ahead, and what a typing error does.
+# The lowest and highest value of each number. The highest ones bound what is allocated in advance, and catch typing
+# errors.
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("port", 0, 65535),
     ("workers", 1, WORKERS_MOST),

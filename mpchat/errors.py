@@ -1,17 +1,17 @@
 """The tree of errors, by whose fault they are.
 
     MpchatError
-    ├── ConfigError      the operator's: what was configured cannot be
-    ├── ListenError      the system's: the address cannot be listened on
-    ├── BootError        ours or the system's: the processes do not come up
-    ├── ServeError       ours or the system's: it came up and cannot go on
+    ├── ConfigError      the operator's: the configuration is invalid
+    ├── ListenError      the system's: the server cannot listen on the address
+    ├── BootError        mpchat's or the system's: the server does not come up
+    ├── ServeError       mpchat's or the system's: the server came up and cannot go on
     ├── ForkError        the system's: there is no process, descriptor or memory for another child
     └── LogError         the log's; its kinds are in `bus.contract`
 
-What the system refuses (a limit, a permission, want of memory) is one of these too, where `blame_system` says so; what
-it says to a call that we should not have made is a fault of ours, and stays as it is, with its traceback.
+When the system refuses something (a limit, a permission, no memory), `blame_system` turns its error into one of these.
+An OSError for a call that mpchat should not have made is a bug, and stays as it is, with its traceback.
 
-What a client does wrong is no exception of this tree: it is a `chat.problems.Refusal`, told to that client.
+A mistake of a client is no error of this tree. It is a `chat.problems.Refusal`, which that client is told.
 """
 
 import errno
@@ -24,8 +24,8 @@ REFUSALS = frozenset(
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EIO, errno.ENOSYS),
     }
 )
-"""What the system says when it has not got something or does not allow it, whatever we do (errno(3)). EAGAIN is not
-among them: a socket says it to who did not wait."""
+"""The error numbers with which the system refuses something, whatever the program does (errno(3)). EAGAIN is not among
+them: a non-blocking socket gives it, too."""
 
 
 class MpchatError(Exception):
@@ -33,11 +33,11 @@ class MpchatError(Exception):
 
 
 class ConfigError(MpchatError):
-    """What was configured cannot be. Exit code 78 (sysexits.h, EX_CONFIG)."""
+    """The configuration is invalid. Exit code 78 (sysexits.h, EX_CONFIG)."""
 
 
 class ListenError(MpchatError):
-    """The address cannot be listened on. Exit code 4."""
+    """The server cannot listen on the address. Exit code 4."""
 
 
 class BootError(MpchatError):
@@ -49,17 +49,17 @@ class ServeError(MpchatError):
 
 
 class ForkError(MpchatError):
-    """No child process can be started now: the system is out of something. Worth trying again later."""
+    """No child process can be started now, since the system is out of something. A later try may succeed."""
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether it is the system that has not got something or does not allow it, and not a fault of ours."""
+    """Whether the system has refused something, so that this error is no bug of mpchat."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in REFUSALS)
 
 
 @contextmanager
 def blame_system(kind: Callable[[str], MpchatError], what: str) -> Iterator[None]:
-    """Raise what the system refuses in this block as an error of this kind, which says ``cannot WHAT: REASON``."""
+    """Translate a refusal of the system in this block to an error of this kind, which says ``cannot WHAT: REASON``."""
     try:
         yield
     except (OSError, MemoryError) as error:

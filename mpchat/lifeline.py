@@ -1,8 +1,8 @@
-"""A child process ends when main does, whatever killed main; and when main says so, whatever it is doing.
+"""The lifeline: how a child process ends when main ends, even when main is killed.
 
-The lifeline is a pipe whose other end only main has: the kernel closes that end when main ends, so no word from main is
-needed. Nothing stays behind when main is killed with -9, and the port is free at once. `child` calls both functions in
-every child.
+The lifeline is a pipe whose other end only main has. The kernel closes that end when main ends, so main need not do
+anything. Promises that no process is left and the port is free when main is killed with SIGKILL. `child` calls both
+functions in every child.
 """
 
 import fcntl
@@ -22,12 +22,12 @@ MAINS_SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-"""What main listens to, and only main; children ignore them. A terminal or a service manager sends them to all
-of the group, and the kernel SIGHUP when main is killed while a child is stopped (setpgid(2), orphaned groups)."""
+"""The signals that main handles and children ignore. A terminal or a service manager sends them to the whole process
+group, and the kernel sends SIGHUP when main is killed while a child is stopped (setpgid(2), orphaned groups)."""
 
 
 def tie_to_main(lifeline: int) -> None:
-    """End this process, at once and without clean-up of its own, when the lifeline ends. Raises ForkError."""
+    """End this process, at once and without any clean-up, when the lifeline ends. Raises ForkError."""
     try:
         threading.Thread(target=_end_with_main, args=(lifeline,), name="end-with-main", daemon=True).start()
     except RuntimeError as error:
@@ -35,10 +35,10 @@ def tie_to_main(lifeline: int) -> None:
 
 
 def die_with_main(lifeline: int) -> None:
-    """Have the kernel kill this process when main has ended, also while it is stopped and runs no thread.
+    """Have the kernel kill this process when main has ended, even if this process is stopped.
 
-    The lifeline sends SIGKILL in the place of SIGIO when its other end is closed (fcntl(2), F_SETSIG). Linux only;
-    elsewhere a process that is stopped when main is killed stays until it is continued.
+    The lifeline sends SIGKILL instead of SIGIO when its other end is closed (fcntl(2), F_SETSIG). Linux only: elsewhere
+    a process that is stopped when main is killed stays until it is continued.
     """
     if sys.platform != "linux":
         return

@@ -1,13 +1,16 @@
-"""Logging: lines on standard error or in a file, one event each, that harm no terminal and tell no secrets.
+"""Logging: one line for each event, on standard error or in a file.
 
-Owns the format, and where the lines go. Promises: logging never raises and never waits for a reader (`output`), in any
-process; lines that cannot be written are counted, and the log has the count as soon as it can be written; whatever is
-logged, a line holds no control character but its own end. That no message of a client is logged is the promise of those
-who log.
+Owns the format and the destination. Promises, in every process:
 
-A forked child logs to where its parent does, and needs nothing from the disk for that. When main opens the log file
-anew (`reopen_log`), a counter in shared memory tells its children, and each does the same before its next line. There
-is no state here but the handler of the logger "mpchat".
+* Logging never raises, and never waits for a reader (`output`).
+* Lines that cannot be written are counted, and the log gets the count as soon as there is room.
+* A line contains no control character but its own end, whatever is logged.
+
+Callers promise to log no text of a client.
+
+A forked child logs to its parent's destination, and needs nothing from the disk for that. When main reopens the log
+file (`reopen_log`), a counter in shared memory tells its children, and each of them reopens it before its next line.
+The only state is the handler of the logger "mpchat".
 """
 
 import logging
@@ -29,13 +32,13 @@ STANDARD_ERROR = 2
 DEFAULT_LEVEL = "INFO"
 
 FILE_MODE = 0o640
-"""Of a log file that is made: lines tell who connects from where."""
+"""The mode of a log file that is created. It is private, since lines contain the addresses of clients."""
 
 _COUNTER = struct.Struct("Q")
 
 
 class _Escaping(logging.Formatter):
-    """A formatter whose lines are printable: what is not is written as Python does. A traceback keeps its lines."""
+    """A formatter that escapes unprintable characters as Python does. A traceback keeps its line ends."""
 
     converter = staticmethod(time.gmtime)
 
@@ -61,30 +64,30 @@ def _escape(text: str) -> str:
 
 
 class _LogFile:
-    """A log file, open as `descriptor`. It can be moved away: opened anew, it is made anew."""
+    """A log file, open as `descriptor`. If the file was moved away, reopening it creates another one."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
-        # Shared with all processes that are forked from here on; no file leads to it.
+        # Memory shared with all processes that are forked from here on.
         self._memory = mmap.mmap(-1, _COUNTER.size)
         self._seen = self._count()
 
     @property
     def was_reopened(self) -> bool:
-        """Whether main has opened it anew, and this process not yet."""
+        """Whether main has reopened it and this process has not."""
         return self._count() != self._seen
 
     def reopen(self) -> None:
-        """Open it where the path leads now. Raises OSError when that fails, and stays what it was."""
+        """Open the file that the path leads to now. If that fails, raise OSError and keep the old file."""
         self._seen = self._count()
         opened = _open_file(self.path)
-        # The number stays: it is what a child keeps of our descriptors.
+        # The number stays the same, since children keep this descriptor by its number.
         os.dup2(opened, self.descriptor, inheritable=False)
         os.close(opened)
 
     def announce(self) -> None:
-        """Have the processes that were forked from this one reopen it, too."""
+        """Have the processes that were forked from this one reopen the file, too."""
         self._seen += 1
         _COUNTER.pack_into(self._memory, 0, self._seen)
 
@@ -98,7 +101,7 @@ class _LogFile:
 
 
 def _open_file(path: str) -> int:
-    # O_APPEND: several processes write to it. O_NONBLOCK: it can be a FIFO (open(2)).
+    # O_APPEND, since several processes write to it. O_NONBLOCK, since it may be a FIFO (open(2)).
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY, FILE_MODE)
 
 
@@ -109,11 +112,11 @@ class _Handler(logging.Handler):
         super().__init__()
         self.file = file
         self.lost = 0
-        """Lines that could not be written, and that the log does not tell of yet."""
+        """How many lines could not be written that the log does not account for yet."""
         self._outlet = self._make_outlet()
 
     def name_process(self, process: str) -> None:
-        """Speak for this process from now on. What another has lost is for that one to tell."""
+        """Log under this name from now on. The lines that the parent has lost are the parent's to report."""
         line = f"%(asctime)s.%(msecs)03dZ {process} %(levelname)s %(message)s"
         with self._locked():
             self.setFormatter(_Escaping(line, "%Y-%m-%dT%H:%M:%S"))
@@ -126,22 +129,22 @@ class _Handler(logging.Handler):
             self.lost += 1
 
     def report(self) -> None:
-        """Follow main to a new log file; say how many lines could not be written, if that can be said now."""
+        """Reopen the log file if main has, and log how many lines were lost if there is room for that line."""
         if self.file is not None and self.file.was_reopened:
             self.reopen()
         if self.lost:
             with self._locked():
-                if self._write(_make_record(logging.WARNING, "%d log lines could not be written", self.lost)):
+                if self._write(_make_record(logging.WARNING, "log lines lost count=%d", self.lost)):
                     self.lost = 0
 
     def reopen(self) -> bool:
-        """Go on in a new log file; False if it cannot be opened, and the log says so."""
+        """Reopen the log file. If that fails, log it to the old file and return False."""
         assert self.file is not None
         with self._locked():
             try:
                 self.file.reopen()
             except OSError as error:
-                message = "the log file cannot be opened, logging goes on where it was: %s"
+                message = "log file cannot be reopened: the destination stays reason=%s"
                 self.lost += not self._write(_make_record(logging.ERROR, message, error))
                 return False
             self._outlet = self._make_outlet()
@@ -174,9 +177,9 @@ class _Handler(logging.Handler):
     def _make_line(self, record: logging.LogRecord) -> bytes:
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001 - a mistake in what is logged may end nobody
+        except Exception as error:  # noqa: BLE001 - a mistake in a log call must not end the process
             where, kind = f"{record.pathname}:{record.lineno}", type(error).__name__
-            line = self.format(_make_record(logging.ERROR, "a log line cannot be made: %s at %s", kind, where))
+            line = self.format(_make_record(logging.ERROR, "log line cannot be formatted error=%s at=%s", kind, where))
         return f"{line}\n".encode(errors="backslashreplace")
 
 
@@ -185,7 +188,7 @@ def _make_record(level: int, message: str, *arguments: object) -> logging.LogRec
 
 
 def _find_handler() -> _Handler | None:
-    """The one that `start_logging` has made, in this process or in its parent before the fork."""
+    """Return the handler that `start_logging` has made, in this process or in its parent before the fork."""
     for handler in logging.getLogger("mpchat").handlers:
         if isinstance(handler, _Handler):
             return handler
@@ -193,11 +196,11 @@ def _find_handler() -> _Handler | None:
 
 
 def start_logging(process: str, level: str | None = None, file: str = "", insist: bool = True) -> None:
-    """Log what this process has to say, from `level` on, under the name `process`; to `file`, if it is named.
+    """Log from `level` on, under the name `process`, to `file` or standard error.
 
-    In a process that logs already, or was forked from one that does, the destination stays as it is, and so does the
-    level when none is given. Raises ConfigError when the file cannot be opened; unless `insist`: then the log says so,
-    and goes to standard error until `reopen_log` succeeds.
+    In a process that logs already, or whose parent did before the fork, the destination stays as it is. So does the
+    level if none is given. If the file cannot be opened, raise ConfigError; without `insist`, log that to standard
+    error, which stays the destination until `reopen_log` succeeds.
     """
     root = logging.getLogger("mpchat")
     handler = _find_handler()
@@ -211,7 +214,7 @@ def start_logging(process: str, level: str | None = None, file: str = "", insist
         root.handlers[:] = [handler]
         root.setLevel(DEFAULT_LEVEL)
         root.propagate = False
-        # What libraries have to say, asyncio for one: it would go through the buffer of sys.stderr.
+        # Log records of libraries, such as asyncio's. They would go through the buffer of sys.stderr.
         logging.lastResort = handler
     if level is not None:
         set_log_level(level)
@@ -227,7 +230,7 @@ def _make_handler(file: str, insist: bool) -> _Handler:
 
 
 def check_log_file(path: str) -> None:
-    """Raise ConfigError if this is a log file that cannot be opened."""
+    """Raise ConfigError if `path` is not empty and cannot be opened as a log file."""
     if path:
         _make_handler(path, insist=True).close()
 
@@ -238,23 +241,27 @@ def set_log_level(level: str) -> None:
 
 
 def log_descriptors() -> list[int]:
-    """What a forked child has to keep, beside the standard descriptors, to log where this process does."""
+    """Return the descriptors that a forked child needs for logging, beside the standard ones."""
     handler = _find_handler()
     return [] if handler is None or handler.file is None else [handler.file.descriptor]
 
 
 def report_lost_lines() -> None:
-    """Log how many lines could not be written, if there are some and this one can be. To be called now and then, since
-    there may be nothing else to log for long."""
+    """Log how many lines were lost, if any were and there is room for this one.
+
+    To be called from time to time, since there may be nothing else to log for long.
+    """
     handler = _find_handler()
     if handler is not None:
         handler.report()
 
 
 def reopen_log() -> None:
-    """Go on in a new log file, in this process and in those that were forked from it, since the old one was moved away.
-    When it cannot be opened, the log says so and stays where it is. Without a log file there is nothing to do."""
+    """Reopen the log file, in this process and in those that were forked from it: the old one may have been moved away.
+
+    If that fails, log it and keep the old file. Does nothing without a log file.
+    """
     handler = _find_handler()
     if handler is not None and handler.file is not None and handler.reopen():
         handler.file.announce()
-        log.info("the log file is opened anew")
+        log.info("log file reopened")

@@ -1,11 +1,15 @@
-"""Output that waits for nobody, and the standard descriptors of this process.
+"""Output that never waits for a reader, and the standard descriptors of this process.
 
-Owns how lines are written to a descriptor: each whole, without a buffer, and only if there is room for it now.
-Promises: `Outlet.write` does not block on a pipe, a socket or a terminal that nobody reads; it changes no flag of a
-description that other programs share; and a terminal's TOSTOP (termios(3)) neither stops this process nor sends it
-SIGTTOU for its own output, while a SIGTTOU that somebody sends keeps its meaning. A regular file takes what is written
-as fast as its disk does. One gap is left: a terminal of another user, that may not be opened anew, blocks when it has
-room for a part of a line only.
+Owns how lines are written to a descriptor: each as a whole, without a buffer, and only if there is room for it now.
+Promises:
+
+* `Outlet.write` does not block on a pipe, a socket or a terminal that nothing reads.
+* It changes no flag of an open file description that other programs share (open(2)).
+* A terminal's TOSTOP (termios(3)) does not stop this process, and causes no SIGTTOU for its output. A SIGTTOU that
+  something else sends keeps its meaning.
+
+A write to a regular file takes as long as the disk needs. One gap is left: a terminal of another user, which this
+process may not reopen, blocks when it has room for a part of a line only.
 """
 
 import errno
@@ -22,24 +26,26 @@ from contextlib import contextmanager
 STANDARD = (0, 1, 2)
 
 PIECE = select.PIPE_BUF
-"""Bytes written at once: a pipe takes so many as a whole or not at all (pipe(7)), and one that is ready for writing has
-room for them (Python's documentation of select.PIPE_BUF)."""
+"""Bytes to write at once. A pipe takes this many as a whole or not at all (pipe(7)), and a pipe that is ready for
+writing has room for them (Python's documentation of select.PIPE_BUF)."""
 
-# The kernel, or what stands for one, knows no RWF_NOWAIT for this kind of file.
+# The kernel, or an emulation of it, has no RWF_NOWAIT for this kind of file.
 _CANNOT_BE_TOLD = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ESPIPE})
 
 
 class Outlet:
-    """Where lines go: an open descriptor, which remains the caller's and must stay open."""
+    """A descriptor that lines are written to. It remains the caller's, and must stay open."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._put = _choose_way(descriptor)
-        self._torn = False  # what was written last is the beginning of a line
+        self._torn = False  # the last write ended in the middle of a line
 
     def write(self, data: bytes) -> None:
-        """Write whole lines. Raises OSError (BlockingIOError: there is no room now) when not all of them were written;
-        then the next line starts on a line of its own."""
+        """Write whole lines. Raises OSError when not all of them were written (BlockingIOError: there is no room now).
+
+        After a line that was cut off, the next one starts on a line of its own.
+        """
         for piece in _cut(b"\n" + data if self._torn else data):
             self._write_piece(piece)
 
@@ -58,7 +64,7 @@ class Outlet:
 
 
 def _cut(data: bytes) -> Iterator[bytes]:
-    """Pieces of at most PIECE bytes, which end where lines do if that can be."""
+    """Yield pieces of at most PIECE bytes, which end at the ends of lines if possible."""
     start = 0
     while len(data) - start > PIECE:
         end = data.rfind(b"\n", start, start + PIECE) + 1 or start + PIECE
@@ -67,14 +73,14 @@ def _cut(data: bytes) -> Iterator[bytes]:
     yield data[start:]
 
 
-# --- one write, by what the descriptor stands for -----------------------------------------------------------
+# --- one write, by the kind of file -------------------------------------------------------------------------
 
 _Put = Callable[[int, memoryview], int]
-"""Writes some bytes, and gives how many. Raises OSError; never blocks."""
+"""Writes some bytes, and returns how many. Raises OSError; never blocks."""
 
 
 def _choose_way(descriptor: int) -> _Put:
-    """The way to write there. A descriptor that is closed has one, too: it raises OSError then."""
+    """Return the function that writes to this descriptor. If it is closed, the function will raise OSError."""
     try:
         mode = os.fstat(descriptor).st_mode
         waits = os.get_blocking(descriptor)
@@ -104,12 +110,12 @@ def _borrowed_socket(descriptor: int) -> Iterator[socket.socket]:
 
 
 def _write_if_room(descriptor: int, data: memoryview) -> int:
-    """For a description that blocks, since it is shared with others and could not be opened anew."""
+    """Write to a description that blocks: other programs share it, and it could not be reopened."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     if not poll.poll(0):
         raise BlockingIOError
-    # Another process that writes there can have been faster. Linux can be told not to wait even so (pwritev(2)).
+    # Another process may have taken the room meanwhile. With RWF_NOWAIT, Linux does not wait in that case (pwritev(2)).
     if hasattr(os, "RWF_NOWAIT"):
         try:
             return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT)
@@ -131,10 +137,10 @@ def _write_if_room_on_terminal(descriptor: int, data: memoryview) -> int:
 
 @contextmanager
 def _without_job_control() -> Iterator[None]:
-    """Let this thread write to a terminal from the background, whatever its TOSTOP says.
+    """Let this thread write to a terminal from the background, even with TOSTOP.
 
-    The kernel asks whether the writing thread blocks SIGTTOU, and then sends none (tty_check_change() in
-    drivers/tty/tty_jobctrl.c; POSIX, 11.1.4). One that somebody else sends meanwhile waits, or goes to another thread.
+    The kernel sends no SIGTTOU to a thread that blocks it (tty_check_change() in drivers/tty/tty_jobctrl.c; POSIX,
+    11.1.4). One that something else sends meanwhile waits, or goes to another thread.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
     try:
@@ -147,15 +153,17 @@ def _without_job_control() -> Iterator[None]:
 
 
 def open_standard_descriptors() -> None:
-    """Open on /dev/null those of them that are closed, before another file gets their numbers, and what is written to
-    standard error goes there. No standard stream is None any more."""
+    """Open standard descriptors that are closed on /dev/null, before a file or a client gets their numbers.
+
+    After this, neither sys.stdout nor sys.stderr is None.
+    """
     for descriptor in STANDARD:
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
             os.set_inheritable(opened, True)
-    # They last as long as the process.
+    # These files stay open as long as the process runs.
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
@@ -163,22 +171,24 @@ def open_standard_descriptors() -> None:
 
 
 def unblock_standard_output() -> None:
-    """Let nobody who writes to standard output or standard error wait for room, in this process and its children.
+    """Make standard output and standard error non-blocking, for this process and its children.
 
-    A pipe or a terminal is opened anew, since O_NONBLOCK would hold for all programs that share the description. Where
-    that cannot be done (no /proc, another user's terminal), an Outlet finds another way.
+    A pipe or a terminal is reopened, since O_NONBLOCK holds for all programs that share a description. Where that is
+    impossible (no /proc, another user's terminal), the descriptor stays as it is, and `Outlet` writes in another way.
     """
     for descriptor in STANDARD[1:]:
         if os.get_blocking(descriptor) and _is_pipe_or_terminal(descriptor):
-            opened = _open_anew(descriptor)
+            opened = _reopen(descriptor)
             if opened is not None:
                 os.dup2(opened, descriptor)
                 os.close(opened)
 
 
 def settle_standard_streams() -> None:
-    """Write what the standard streams hold, or drop it. What cannot be written would be tried again when the
-    interpreter ends, and make the exit code 120."""
+    """Flush the standard streams, or drop their content if that fails.
+
+    The interpreter would flush them again at its end, and exit with 120 if that failed.
+    """
     for stream in sys.stdout, sys.stderr:
         try:
             stream.flush()
@@ -192,8 +202,8 @@ def _is_pipe_or_terminal(descriptor: int) -> bool:
     return stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor)
 
 
-def _open_anew(descriptor: int) -> int | None:
-    """Another description, that does not block, of the same pipe or terminal; None if there can be none."""
+def _reopen(descriptor: int) -> int | None:
+    """Open the same pipe or terminal again, non-blocking. Return the descriptor, None if that is impossible."""
     access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
     for find_path in _proc_path, os.ttyname:
         try:

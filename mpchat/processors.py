@@ -1,11 +1,11 @@
-"""How many processors this process may use: what the scheduler allows it, and what its control group pays for.
+"""Processors: how many of them this process may use.
 
 Owns the reading of the affinity (sched_getaffinity(2)) and of the CPU quota of control groups (cgroups(7); the files
 are described in the kernel's Documentation/admin-guide/cgroup-v2.rst, "cpu.max", and Documentation/scheduler/
-sched-bwc.rst for version 1). Promises an answer on every system: what cannot be read sets no limit.
+sched-bwc.rst for version 1). Promises an answer on every system: a file that cannot be read sets no limit.
 
-A quota of 0.2 processors does not make a process see fewer processors: it is stopped for most of each period. The
-quota of every group from its own up to the top of what is mounted counts, the least of them.
+A process with a quota of 0.2 processors still sees all processors, but it is stopped for most of each period. Every
+group has a quota, from the process's own up to the topmost one that is mounted; the smallest quota counts.
 """
 
 import os
@@ -25,15 +25,17 @@ class Group(NamedTuple):
 
 
 def count_processors() -> int:
-    """How many processes can run at the same time here; at least 1. A fraction of a processor does not count."""
+    """Return how many processes can run at the same time, at least 1. A fraction of a processor does not count."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = read_quota()
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def read_quota(root: Path = Path("/")) -> float | None:
-    """The processors that the control groups of this process pay for; None when they set no limit. `root` is where
-    the system's files are."""
+    """Return the processors that the control groups of this process allow, None when they set no limit.
+
+    `root` is the directory that holds the system's files.
+    """
     try:
         membership = (root / "proc/self/cgroup").read_text()
         mounts = (root / "proc/self/mountinfo").read_text()
@@ -44,7 +46,7 @@ def read_quota(root: Path = Path("/")) -> float | None:
 
 
 def find_groups(membership: str, mounts: str) -> Iterator[Group]:
-    """The groups of a process that can limit its CPU time.
+    """Yield the groups of a process that can limit its CPU time.
 
     `membership` is the text of its /proc/PID/cgroup (cgroups(7)), `mounts` that of its mountinfo (proc(5)).
     """
@@ -66,7 +68,7 @@ def find_groups(membership: str, mounts: str) -> Iterator[Group]:
 
 
 def parse_quota(limit: str, period: str) -> float | None:
-    """Processors that a group may use: `limit` of every `period` microseconds. None for no limit ("max" or -1)."""
+    """Return the processors that a group may use: `limit` of every `period` microseconds, None for "max" or -1."""
     try:
         processors = int(limit) / int(period)
     except (ValueError, ZeroDivisionError):
@@ -75,15 +77,15 @@ def parse_quota(limit: str, period: str) -> float | None:
 
 
 def _locate(version: int, path: PurePosixPath, root: PurePosixPath, mount_point: PurePosixPath) -> Group:
-    """The group `path` where the group `root` is mounted."""
+    """Return the group `path`, where the group `root` is mounted at `mount_point`."""
     if path.is_relative_to(root) and ".." not in path.parts:
         return Group(version, mount_point / path.relative_to(root), mount_point)
-    # A container in which its own groups are mounted, and the path is that of another namespace: it is what is mounted.
+    # In a container, the path may be one of another namespace. The container's own group is the one that is mounted.
     return Group(version, mount_point, mount_point)
 
 
 def _read_quotas(root: Path, group: Group) -> Iterator[float]:
-    """The quotas of this group and of those above it, as far as they are mounted."""
+    """Yield the quotas of this group and of the mounted groups above it."""
     for directory in (group.directory, *group.directory.parents):
         quota = _read_own_quota(root / directory.relative_to("/"), group.version)
         if quota is not None:
@@ -105,5 +107,5 @@ def _split(texts: Iterable[str]) -> list[str]:
 
 
 def _unescape(path: str) -> str:
-    r"""A path as the kernel writes it, with \040 for a space."""
+    r"""Undo the kernel's escapes in a path, such as \040 for a space."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

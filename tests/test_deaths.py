@@ -425,7 +425,7 @@ def test_a_sequencer_that_hangs_is_replaced() -> None:
         alice, bob = server.chat("alice"), server.chat("bob")
         server.sequencer().suspend()
         alice.say("is anybody there")
-        server.expect_log("sequencer has not answered for 1 s: killed")
+        server.expect_log("sequencer killed reason=no answer for 1 s")
         bob.expect("alice: is anybody there")
 
 

@@ -356,7 +356,7 @@ def test_a_worker_that_stops_while_all_pause_is_not_waited_for(tmp_path: Path) -
         stopped = stage.arm("paused", "SIGSTOP", 1)
         upgrade(scene)
         eventually(stopped, "a worker has stopped", 2 * DEADLINE)
-        stage.server.expect_log("no upgrade: a worker does not answer")
+        stage.server.expect_log("no upgrade reason=a worker does not answer")
         scene.round()
         scene.check()
 

@@ -137,7 +137,7 @@ def test_a_line_that_cannot_be_made_is_told_of(capfd: pytest.CaptureFixture[str]
     log.info("%d clients", "three")
     log.info("next")
     first, second = capfd.readouterr().err.splitlines()
-    assert f" main ERROR a log line cannot be made: TypeError at {__file__}:" in first
+    assert f" main ERROR log line cannot be formatted error=TypeError at={__file__}:" in first
     assert second.endswith(" main INFO next")
 
 
@@ -187,7 +187,7 @@ def test_what_nobody_reads_is_counted_and_the_count_comes_first(fifo: tuple[str,
     assert kept == [f"main INFO {'x' * 100} {number}" for number in range(len(kept))]
     log.info("room again")
     assert read_now(reader) == [
-        f"main WARNING {2000 - len(kept)} log lines could not be written",
+        f"main WARNING log lines lost count={2000 - len(kept)}",
         "main INFO room again",
     ]
 
@@ -201,7 +201,7 @@ def test_the_count_is_told_though_nothing_else_is(fifo: tuple[str, int]) -> None
     kept = len(read_now(reader))
     report_lost_lines()
     report_lost_lines()
-    assert read_now(reader) == [f"main WARNING {2000 - kept} log lines could not be written"]
+    assert read_now(reader) == [f"main WARNING log lines lost count={2000 - kept}"]
 
 
 def test_a_reader_that_is_gone_harms_nobody(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_reader_that_is_gone_harms_nobody(tmp_path: Path) -> None:
     log.info("two")
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     log.info("three")
-    assert read_now(reader) == ["main WARNING 2 log lines could not be written", "main INFO three"]
+    assert read_now(reader) == ["main WARNING log lines lost count=2", "main INFO three"]
     os.close(reader)
 
 
@@ -249,7 +249,7 @@ def test_a_log_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     reopen_log()
     log.info("three")
     assert read_lines(tmp_path / "log.1") == ["main INFO one", "main INFO two"]
-    assert read_lines(path) == ["main INFO the log file is opened anew", "main INFO three"]
+    assert read_lines(path) == ["main INFO log file reopened", "main INFO three"]
 
 
 def test_when_it_cannot_be_opened_anew_the_old_one_stays(tmp_path: Path) -> None:
@@ -260,11 +260,11 @@ def test_when_it_cannot_be_opened_anew_the_old_one_stays(tmp_path: Path) -> None
     reopen_log()
     log.info("goes on")
     first, second = read_lines(tmp_path / "moved" / "log")
-    assert first.startswith("main ERROR the log file cannot be opened, logging goes on where it was: [Errno 2] ")
+    assert first.startswith("main ERROR log file cannot be reopened: the destination stays reason=[Errno 2] ")
     assert second == "main INFO goes on"
     folder.mkdir()
     reopen_log()
-    assert read_lines(folder / "log") == ["main INFO the log file is opened anew"]
+    assert read_lines(folder / "log") == ["main INFO log file reopened"]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
@@ -281,12 +281,12 @@ def test_unless_the_start_must_not_fail(tmp_path: Path, capfd: pytest.CaptureFix
     start_logging("main", "info", str(path), insist=False)
     log.info("here")
     first, second = capfd.readouterr().err.splitlines()
-    assert " main ERROR the log file cannot be opened, logging goes on where it was: [Errno 2] " in first
+    assert " main ERROR log file cannot be reopened: the destination stays reason=[Errno 2] " in first
     assert second.endswith(" main INFO here")
     path.parent.mkdir()
     reopen_log()
     log.info("there")
-    assert read_lines(path) == ["main INFO the log file is opened anew", "main INFO there"]
+    assert read_lines(path) == ["main INFO log file reopened", "main INFO there"]
     assert capfd.readouterr().err == ""
 
 
@@ -361,7 +361,7 @@ def test_a_child_follows_main_to_the_new_file_by_itself(tmp_path: Path) -> None:
     busy.go()
     quiet.end()
     busy.end()
-    assert read_lines(path) == ["main INFO the log file is opened anew", "busy INFO new"]
+    assert read_lines(path) == ["main INFO log file reopened", "busy INFO new"]
     assert read_lines(tmp_path / "log.1") == []
 
 
@@ -377,7 +377,7 @@ def test_a_child_that_cannot_follow_stays_where_it_was(tmp_path: Path) -> None:
         child.go()
     child.end()
     first, *others = read_lines(tmp_path / "log.1")
-    assert first.startswith("main ERROR the log file cannot be opened, logging goes on where it was: [Errno 21] ")
+    assert first.startswith("main ERROR log file cannot be reopened: the destination stays reason=[Errno 21] ")
     assert others == ["main INFO one", "main INFO two", "main INFO three"], "and says so once"
 
 
@@ -393,4 +393,4 @@ def test_what_main_has_lost_its_children_do_not_tell(fifo: tuple[str, int]) -> N
     assert read_now(reader) == ["worker-0 INFO worker"]
     child.end()
     log.info("main")
-    assert read_now(reader) == [f"main WARNING {2000 - kept} log lines could not be written", "main INFO main"]
+    assert read_now(reader) == [f"main WARNING log lines lost count={2000 - kept}", "main INFO main"]

@@ -66,7 +66,7 @@ class Stage:
         hold.touch()
         try:
             self.server.sequencer().kill()
-            self.server.expect_log("sequencer", "another one goes on", count=started)
+            self.server.expect_log("sequencer ended", count=started)
             yield
         finally:
             hold.unlink()

@@ -340,7 +340,7 @@ def test_the_count_of_lost_lines_is_logged_when_there_is_room_again(unread: tupl
         while b" main WARNING " not in said:
             assert select.select([reader], [], [], DEADLINE)[0], said
             said += os.read(reader, 1 << 16)
-        assert re.search(rb" main WARNING \d+ log lines could not be written\n", said)
+        assert re.search(rb" main WARNING log lines lost count=\d+\n", said)
         server.stop()
 
 
@@ -372,7 +372,7 @@ def test_all_processes_follow_the_log_file(tmp_path: Path) -> None:
         assert log in files_of(server)
         log.rename(moved)
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log(" main INFO the log file is opened anew")
+        server.expect_log(" main INFO log file reopened")
         # At a worker's next beat, and when main next asks the sequencer whether it lives.
         eventually(lambda: moved not in files_of(server), "nobody has the old one open")
         server.expect_log("worker-0 retired")
@@ -389,7 +389,7 @@ def test_it_is_opened_anew_whatever_else_is_wrong(tmp_path: Path) -> None:
         log.rename(tmp_path / "log.1")
         config.write_text("nonsense")
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log("nothing is changed: ")
+        server.expect_log("reload rejected: nothing is changed reason=")
         server.stop()
 
 
@@ -400,9 +400,9 @@ def test_when_it_cannot_be_opened_anew_the_server_goes_on(tmp_path: Path) -> Non
         folder.rename(moved)
         server.log = moved / "log"
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log(" main ERROR the log file cannot be opened, logging goes on where it was: [Errno 2]")
+        server.expect_log(" main ERROR log file cannot be reopened: the destination stays reason=[Errno 2]")
         server.process.send_signal(signal.SIGUSR2)
-        server.expect_log("no upgrade: ")
+        server.expect_log("no upgrade reason=")
         server.expect_log(f"log_file = {folder / 'log'}: No such file or directory")
         alice.ask("/who", "* 1 in #lobby: alice")
         alice.close()
@@ -415,7 +415,7 @@ def test_its_path_does_not_change_while_the_server_runs(tmp_path: Path) -> None:
     with running_server("--config", str(config)) as server:
         config.write_text(f"log_file = '{tmp_path / 'other'}'\n")
         server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "cannot be changed while the server runs: log_file" in log.read_text(), "the log says so")
+        eventually(lambda: "while the server runs options=log_file" in log.read_text(), "the log says so")
     assert not (tmp_path / "other").exists()
     assert server.stderr == []
 
@@ -432,7 +432,7 @@ def test_why_the_server_ended_is_in_the_log_file_too(tmp_path: Path) -> None:
     done = run_mpchat("--host", "192.0.2.1", "--port", "0", "--log-file", str(log))
     assert done.returncode == 4
     assert done.stderr.startswith("mpchat-server: cannot listen on 192.0.2.1:0: ")
-    assert " main ERROR the server ends: cannot listen on 192.0.2.1:0: " in log.read_text()
+    assert " main ERROR server ends code=4 reason=cannot listen on 192.0.2.1:0: " in log.read_text()
 
 
 # --- a terminal ---------------------------------------------------------------------------------------------
@@ -486,10 +486,10 @@ def test_a_job_of_a_terminal_that_stops_output_from_the_background_serves() -> N
         with closing(Terminal(*command)) as terminal:
             terminal.expect("2 workers\r\n")  # by which it says that it is ready
             terminal.job.send_signal(signal.SIGUSR1)
-            terminal.expect(" worker-1: pid ")
+            terminal.expect(" status process=worker-1 pid=")
             # What somebody sends still means what it meant.
             terminal.job.send_signal(signal.SIGTTOU)
-            terminal.expect(" main INFO 1 workers from now on")
+            terminal.expect(" main INFO workers from now on count=1")
             terminal.job.send_signal(signal.SIGTERM)
             terminal.expect(" main INFO stopping")
             assert terminal.wait() == 0

@@ -99,7 +99,7 @@ def test_a_running_server_needs_nothing_from_the_disk(installation: Installation
         server.expect_log("reloaded")
         wait_settled(server, [alice, bob])
         server.process.send_signal(signal.SIGUSR1)
-        server.expect_log("main: pid")
+        server.expect_log("status process=main pid=")
         server.process.send_signal(signal.SIGUSR2)
         server.expect_log("no upgrade")
         talk(alice, bob, "three")
@@ -152,7 +152,7 @@ def test_a_reload_whose_workers_do_not_come_up_is_given_up(tmp_path: Path) -> No
         broken.touch()
         settings.write_text("workers = 3\nmax_clients = 2\n")
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log("reload given up", "workers in a row ended before they were ready")
+        server.expect_log("reload cancelled", "workers in a row ended before they were ready")
         talk(alice, bob, "still here")
         assert [each.pid for each in workers if each.is_running()] == [each.pid for each in workers]
         carol = server.chat("carol")  # by the configuration from before
@@ -202,8 +202,8 @@ def test_nobody_is_lost_while_no_sequencer_comes_up(tmp_path: Path) -> None:
         broken.touch()
         server.sequencer().kill()
         # A server that starts gives up after five. And pauses grow.
-        server.expect_log("sequencer: it ended with 9; another try in 0.5 s", count=3)
-        assert len([line for line in server.stderr if "ended with 9" in line]) < 20
+        server.expect_log("sequencer failed retry_s=0.5 reason=ended with exit code 9", count=3)
+        assert len([line for line in server.stderr if "ended with exit code 9" in line]) < 20
         alice.say("is anybody there")
         broken.unlink()
         expect_next(bob, "alice: is anybody there")
@@ -221,7 +221,7 @@ def test_signals_are_obeyed_while_no_sequencer_comes_up(tmp_path: Path, number: 
         server.chat("alice")
         broken.touch()
         server.sequencer().kill()
-        server.expect_log("sequencer: it ended with 9", count=3)
+        server.expect_log("reason=ended with exit code 9", count=3)
         server.close_chatters()
         server.stop(number)
 
@@ -231,7 +231,7 @@ def test_a_sequencer_that_never_comes_up_ends_the_start(tmp_path: Path) -> None:
     broken.touch()
     with starting_server(command=(*FAULTY, "sequencer", str(broken))) as server:
         server.expect_exit(3)
-        assert "mpchat-server: the sequencer does not come up: it ended with 9" in server.stderr
+        assert "mpchat-server: the sequencer does not come up: ended with exit code 9" in server.stderr
         assert len(server.stderr) < 10
 
 
@@ -250,7 +250,7 @@ def test_a_shortage_of_descriptors_passes() -> None:
         server.expect_log("worker-", "cannot be started reason=no process can be started", count=3)
         talk(alice, bob, "meanwhile")
         server.sequencer().kill()
-        server.expect_log("sequencer: no process can be started", count=2)
+        server.expect_log("sequencer failed", "reason=no process can be started", count=2)
         alice.say("late")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         expect_next(bob, "alice: late")
@@ -266,10 +266,10 @@ def test_main_does_not_wait_for_a_sequencer_that_is_stopped_during_an_upgrade() 
         server.process.send_signal(signal.SIGUSR2)
         server.expect_log("trying")
         sequencer.suspend()
-        server.expect_log("no upgrade: the workers take too long")
+        server.expect_log("no upgrade reason=the workers have timed out")
         started = time.monotonic()
         server.process.send_signal(signal.SIGUSR1)
-        server.expect_log("sequencer: pid")
+        server.expect_log("status process=sequencer pid=")
         assert time.monotonic() - started < DEADLINE
         sequencer.resume()
         talk(alice, bob, "hello")

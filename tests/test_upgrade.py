@@ -77,7 +77,7 @@ def installation(tmp_path: Path) -> Installation:
 
 def upgrade(server: Server, times: int = 1) -> None:
     server.process.send_signal(signal.SIGUSR2)
-    server.expect_log("the program is replaced: ", "mpchat ready on", count=times)
+    server.expect_log("the program is replaced old=", count=times)
 
 
 def test_nobody_notices_that_the_program_is_replaced(installation: Installation) -> None:
@@ -132,7 +132,7 @@ def test_it_can_be_replaced_again_and_again(installation: Installation) -> None:
             installation.add(version)
             installation.install(version)
             upgrade(server, times)
-            server.expect_log(f"the program is replaced: {before} by {version}: mpchat ready on")
+            server.expect_log(f"the program is replaced old={before} new={version}")
             before = version
             guest = server.chat("guest")
             guest.say("/quit")
@@ -202,12 +202,12 @@ def test_a_version_that_does_not_come_up_is_not_taken(installation: Installation
         installation.change(module, "    start_logging(", "    return 1\n    start_logging(")
         installation.install("broken")
         server.process.send_signal(signal.SIGUSR2)
-        assert "the workers do not come up" in server.expect_log("no upgrade: the version that is installed now")
+        assert "the workers do not come up" in server.expect_log("no upgrade reason=the version that is installed now")
         package = installation.add("missing")
         (package / "cli.py").write_text('raise ImportError("a part is missing")')
         installation.install("missing")
         server.process.send_signal(signal.SIGUSR2)
-        assert "a part is missing" in server.expect_log("no upgrade: the version that is installed now", count=2)
+        assert "a part is missing" in server.expect_log("no upgrade reason=the version that is installed now", count=2)
         alice.say("hello")
         expect_next(bob, "alice: hello")
         assert server.workers() == workers
@@ -223,7 +223,7 @@ def test_a_version_that_does_not_come_up_is_not_taken_where_children_leave_no_st
         (package / "cli.py").write_text('raise ImportError("a part is missing")')
         installation.install("broken")
         server.process.send_signal(signal.SIGUSR2)
-        assert "it ended with 1" in server.expect_log("no upgrade: the version that is installed now")
+        assert "ended with exit code 1" in server.expect_log("no upgrade reason=the version that is installed now")
         server.chat("alice")
 
 
@@ -233,14 +233,14 @@ def test_a_version_that_does_not_say_that_it_came_up_is_not_taken(installation: 
         (package / "cli.py").write_text("raise SystemExit(0)")
         installation.install("silent")
         server.process.send_signal(signal.SIGUSR2)
-        server.expect_log("no upgrade: the version that is installed now", "it does not say that it came up")
+        server.expect_log("no upgrade reason=the version that is installed now", "did not say that it came up")
         package = installation.add("stopped")
         # As by TERM, before any worker is there.
         ended = "    def _is_over(self) -> bool:\n        return True\n\n    def _unused("
         installation.change(package / "server" / "main" / "supervisor.py", "    def _is_over(", ended)
         installation.install("stopped")
         server.process.send_signal(signal.SIGUSR2)
-        server.expect_log("no upgrade: the version that is installed now", "told to stop before it had come up")
+        server.expect_log("no upgrade reason=the version that is installed now", "told to stop before it was ready")
         server.chat("alice")
 
 
@@ -263,7 +263,7 @@ def test_a_version_that_closes_its_output_and_stays_is_not_taken(installation: I
         installation.install("mute")
         before = len(server.relatives())
         server.process.send_signal(signal.SIGUSR2)
-        server.expect_log("no upgrade: the version that is installed now does not come up")
+        server.expect_log("no upgrade reason=the version that is installed now fails its trial")
         server.chat("alice")
         eventually(lambda: len(server.relatives()) == before, "it has ended")
 
@@ -287,7 +287,7 @@ def test_a_worker_that_hangs_keeps_the_old_program(installation: Installation) -
         alice.expect("* bob joined #lobby")
         with suspended(server.worker_of(alice)):
             server.process.send_signal(signal.SIGUSR2)
-            server.expect_log("no upgrade: the workers take too long")
+            server.expect_log("no upgrade reason=the workers have timed out")
         alice.say("hello")
         expect_next(bob, "alice: hello")
         upgrade(server)
@@ -304,7 +304,7 @@ def test_a_death_in_the_middle_keeps_the_old_program(installation: Installation,
         slow = server.worker_of(alice)
         with suspended(slow):
             server.process.send_signal(signal.SIGUSR2)
-            server.expect_log("it takes over")
+            server.expect_log("trial passed")
             alice.say("hello")
             (slow if victim == "worker" else server.sequencer()).kill()
             server.expect_log("no upgrade")
@@ -317,9 +317,9 @@ def test_told_to_stop_meanwhile_it_stops_afterwards(installation: Installation) 
         alice = server.chat("alice")
         with suspended(server.workers()[0]):
             server.process.send_signal(signal.SIGUSR2)
-            server.expect_log("it takes over")
+            server.expect_log("trial passed")
             server.process.terminate()
-            server.expect_log("stopping, as soon as the program is replaced")
+            server.expect_log("stopping after the upgrade")
         assert alice.expect_end()[-1] == "! The server is stopping."
         server.close_chatters()
         server.expect_exit(0)
@@ -335,9 +335,9 @@ def test_what_was_configured_anew_counts_as_far_as_it_can(installation: Installa
         file.write_text('workers = 2\nmax_clients = 9\nmax_line = 8192\nhistory = 5\nhost = "127.0.0.2"\n')
         upgrade(server)
         for words in (
-            "cannot be changed while the server runs: host",
-            "there is room for 2 clients since the server was started, not for 9",
-            "max_line stays within 4096",
+            "cannot be changed while the server runs options=host",
+            "max_clients lowered wanted=9 to=2",
+            "max_line lowered",
         ):
             server.expect_log("WARNING", words)
         bob = server.chat("bob")
@@ -345,13 +345,13 @@ def test_what_was_configured_anew_counts_as_far_as_it_can(installation: Installa
         server.connect().expect_start("! The server is full: 2 clients.")
         file.write_text('workers = 2\nhost = "127.0.0.3"\n')
         server.process.send_signal(signal.SIGHUP)
-        server.expect_log("cannot be changed while the server runs: host, history")
+        server.expect_log("cannot be changed while the server runs options=host,history")
 
 
 def test_what_was_scaled_stays(installation: Installation) -> None:
     with running(installation, "--workers", "1") as server:
         server.process.send_signal(signal.SIGTTIN)
-        server.expect_log("2 workers from now on")
+        server.expect_log("workers from now on count=2")
         eventually(lambda: len(server.workers()) == 2, "there are two workers")
         upgrade(server)
         assert server.expect_log("mpchat ready on", ", 2 workers")
@@ -365,10 +365,10 @@ def test_another_version_than_the_one_that_was_tried_is_told(installation: Insta
         installation.install("tried")
         with suspended(server.workers()[0]):
             server.process.send_signal(signal.SIGUSR2)
-            server.expect_log("mpchat tried comes up: it takes over from mpchat old")
+            server.expect_log("trial passed: upgrading old=old new=tried")
             installation.install("later")
-        server.expect_log("the program is replaced: old by later: ")
-        server.expect_log("ERROR", "what runs now is not what was tried: later, not tried")
+        server.expect_log("the program is replaced old=old new=later")
+        server.expect_log("ERROR", "not the one that passed the trial new=later tried=tried")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
 
 
@@ -441,17 +441,17 @@ def test_where_the_link_leads_is_what_is_installed(releases: Releases, folder: s
         options = ("--workers", "1", "--config", str(releases.folder / "mpchat.toml"))
     with running_server(*options, command=within(releases.folder / folder, *command)) as server:
         alice = server.chat("alice")
-        server.expect_log("mpchat 1 starts")
+        server.expect_log("mpchat starts version=1")
         releases.switch("2")
         work.rmdir()
         (releases.folder / "mpchat.toml").write_text("max_clients = 2\n")
         upgrade(server)
-        server.expect_log("mpchat 2 comes up: it takes over from mpchat 1")
-        server.expect_log("the program is replaced: 1 by 2: ")
+        server.expect_log("trial passed: upgrading old=1 new=2")
+        server.expect_log("the program is replaced old=1 new=2")
         server.chat("bob")
         releases.switch("1")
         upgrade(server, 2)
-        server.expect_log("the program is replaced: 2 by 1: ")
+        server.expect_log("the program is replaced old=2 new=1")
         server.process.send_signal(signal.SIGHUP)
         server.expect_log(" retired")
         assert alice.ask("/who", "* 2 in") == "* 2 in #lobby: alice, bob"
@@ -464,10 +464,10 @@ def test_a_version_that_cannot_be_executed_any_more_leaves_the_old_one(releases:
         alice = server.chat("alice")
         with suspended(server.workers()[0]):
             server.process.send_signal(signal.SIGUSR2)
-            server.expect_log("it takes over")
+            server.expect_log("trial passed")
             script.chmod(0o644)
-        server.expect_log("the new program cannot be executed: ")
-        server.expect_log("the program is not replaced, mpchat 1 goes on: ")
+        server.expect_log("new program cannot be executed reason=")
+        server.expect_log("the program is not replaced: it goes on version=1")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
         script.chmod(0o755)
         upgrade(server)

@@ -1,9 +1,9 @@
 """Orphans: processes that become main's children because their parents have ended, when main is process 1.
 
-In a container main may be the first process. Whoever ends without having waited for its children leaves them to it
-(wait(2), "NOTES"), and what nobody waits for stays as a zombie, and takes a process id, until main ends. So does a
-process that was started before main was executed in the place of its parent. Promises that only those are waited for
-who are not main's own: the exit code of an own child is for who started it. Never waits for who has not ended.
+In a container main may be process 1. A process that ends without waiting for its children leaves them to process 1
+(wait(2), "NOTES"). Until main reaps such an orphan, it stays a zombie and keeps its process id. The same holds for a
+process that was started before its parent executed main. Promises to reap only processes that main has not started
+itself: the part of main that started a child needs its exit code. Never waits for a process that has not ended.
 """
 
 import logging
@@ -14,15 +14,15 @@ log = logging.getLogger(__name__)
 
 
 def is_first_process() -> bool:
-    """Whether orphans come to us."""
+    """Whether this process is process 1, and gets the orphans."""
     return os.getpid() == 1 and hasattr(os, "waitid")
 
 
 def reap_orphans(own: Container[int]) -> None:
-    """Wait for all children that have ended, up to the first one in `own`.
+    """Reap the children that have ended, up to the first one in `own`.
 
-    The system shows one of those that have ended at a time. If that is one of our own, whoever started it is about to
-    wait for it; the others have their turn the next time.
+    The system shows one ended child at a time. If that is one of `own`, it will soon be reaped by the part of main
+    that started it, and the orphans behind it are reaped the next time.
     """
     while True:
         try:
@@ -32,4 +32,4 @@ def reap_orphans(own: Container[int]) -> None:
         if ended is None or ended.si_pid in own:
             return
         os.waitpid(ended.si_pid, os.WNOHANG)
-        log.debug("orphan reaped, pid %d", ended.si_pid)
+        log.debug("orphan reaped pid=%d", ended.si_pid)

@@ -1,8 +1,8 @@
-"""How this program is started anew, in the version that is installed by then.
+"""The program: the command that starts mpchat again, in the version that is installed by then.
 
-Owns the command line for that. Promises that its paths are absolute, so that it does not matter what becomes of the
-working directory, and that no link in them is resolved: a release is installed by leading a link to it, and what the
-link leads to at the time of the start is what runs.
+Owns that command line. Promises that its paths are absolute, so that the working directory may be removed, and that no
+symbolic link in them is resolved. A release is installed by pointing a link to it, and the release that the link points
+to at the time of the start is the one that runs.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 FIRST_LINE = 4096
-"""Bytes of a script's first line that are looked at; Linux looks at 256 (BINPRM_BUF_SIZE in linux/binfmts.h)."""
+"""Bytes to read of a script's first line. Linux reads 256 (BINPRM_BUF_SIZE in linux/binfmts.h)."""
 
 
 class Program(NamedTuple):
-    """A command, the environment that it is started in, and the working directory, by the name it was entered by."""
+    """A command, its environment, and its working directory by the name under which it was entered."""
 
     command: list[str]
     environment: Mapping[str, str]
@@ -24,12 +24,12 @@ class Program(NamedTuple):
 
     @property
     def directory(self) -> Path | None:
-        """The working directory to start it in; None for the one that we are in, if that name leads nowhere."""
+        """The working directory to start it in, or None for the current one if that name leads nowhere."""
         return self.folder if self.folder.is_dir() else None
 
 
 def current_program(environment: Mapping[str, str]) -> Program:
-    """How this program was started, in this environment, without what an earlier upgrade put behind it."""
+    """Return how this program was started, without the arguments that an earlier upgrade has added."""
     folder = current_folder(environment)
     command = make_command(folder, sys.executable, sys.orig_argv, sys.argv)
     if "--inherit" in command:
@@ -38,8 +38,10 @@ def current_program(environment: Mapping[str, str]) -> Program:
 
 
 def current_folder(environment: Mapping[str, str]) -> Path:
-    """The working directory, by the name that the shell has for it (PWD, with links in it), if that is right; the empty
-    path when it is gone."""
+    """Return the working directory; the empty path when it has been removed.
+
+    It has the name that the shell uses (PWD, in which links are not resolved), if that is the same directory.
+    """
     try:
         real = Path.cwd()
     except OSError:
@@ -49,8 +51,10 @@ def current_folder(environment: Mapping[str, str]) -> Path:
 
 
 def make_command(folder: Path, executable: str, all_words: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The command that was given in `folder`, for anywhere. The last three are as in `sys`: executable, orig_argv,
-    argv."""
+    """Return the command that was given in `folder`, in a form that works in any directory.
+
+    The last three arguments are those of `sys`: executable, orig_argv, argv.
+    """
     python, *start = all_words[: len(all_words) - len(words) + 1]
     arguments = list(words[1:])
     interpreter = _locate_interpreter(folder, python, executable)
@@ -64,21 +68,23 @@ def make_command(folder: Path, executable: str, all_words: Sequence[str], words:
 
 
 def locate(folder: Path, name: str) -> Path:
-    """The path of what is called `name` in `folder`, absolute, with all links in it; without ``..`` if that is the
-    same, so that the folder may go."""
+    """Return the absolute path of `name` in `folder`, with all links in it.
+
+    ``..`` is removed where the path stays the same, so that the folder may be removed.
+    """
     path = folder / name
     short = Path(os.path.normpath(path))
     return short if _is_same(short, path) else path
 
 
 def _locate_interpreter(folder: Path, named: str, executable: str) -> str:
-    """The Python, by the name that was given if that is a path; it is another one than `executable` on macOS."""
+    """Return the path of Python, as it was given if it is a path. On macOS that differs from `executable`."""
     path = locate(folder, named)
     return str(path) if "/" in named and _is_same(path, Path(executable)) else executable
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether both lead to the same file, or folder."""
+    """Whether both paths lead to the same file or folder."""
     try:
         return one.samefile(other)
     except OSError:
@@ -86,10 +92,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _runs_itself(script: Path, options: Sequence[str]) -> bool:
-    """Whether the system can execute this script, and its first line says with which Python, and with these options.
+    """Whether the system can execute this script, and its first line names a Python with these options.
 
-    So it is with the scripts that pip writes: each names the Python of the environment that it is installed in, and
-    another script in its place names another one (execve(2), "Interpreter scripts").
+    The scripts that pip writes are like that. Each names the Python of the environment that it is installed in, so a
+    script of another release names another Python (execve(2), "Interpreter scripts").
     """
     try:
         with script.open("rb") as file:

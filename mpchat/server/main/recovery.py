@@ -57,7 +57,7 @@ class Pulse:
         self._answered_at = float("-inf")
         self._looked_at = float("inf")
 
-    def looked(self, now: float) -> None:
+    def woke(self, now: float) -> None:
         """Note that this process runs. If it did not run for long, it could not have heard an answer."""
         looked_at, self._looked_at = self._looked_at, now
         if self._asked_at is not None and now - looked_at > self._patience / 2:

@@ -1,8 +1,8 @@
-"""Signals as events of main's wait loop: a handler notes the signal, and the interpreter wakes the loop up.
+"""Signals as events of main's wait loop: the handler notes the signal, and the interpreter wakes the loop.
 
-Owns the handlers and the pipe that wakes the loop. Promises that each signal is seen, however many come: the same one
-several times before main looks counts once, as it does in the kernel (signal(7)). A signal that came while they were
-blocked, between two programs of the same process, is seen by the second.
+Owns the handlers and the socket pair that wakes the loop. Promises that no kind of signal is missed. A signal that
+comes several times before main handles it counts once, as it does in the kernel (signal(7)). During an upgrade signals
+are blocked, and the next program handles those that came meanwhile.
 """
 
 import signal
@@ -26,13 +26,13 @@ class Signals:
         self._writer.setblocking(False)
         self._noted: dict[int, None] = {}
         self._before = {number: signal.signal(number, self._note) for number in {*MAINS_SIGNALS, *more}}
-        # When it is full, the loop is about to wake up anyway.
+        # When the socket is full, the loop is about to wake anyway.
         self._descriptor_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         loop.watch(self._reader, lambda events: self._read())
         unblock()
 
     def restore(self, ending: bool) -> None:
-        """Catch them no more. `ending`: so does this process, and a second Ctrl-C has nothing to add to that."""
+        """Stop catching them. If this process is `ending`, ignore them: a second Ctrl-C changes nothing."""
         signal.set_wakeup_fd(self._descriptor_before)
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if ending else handler)
@@ -50,19 +50,20 @@ class Signals:
 
 
 def reset_inherited() -> None:
-    """Undo what whoever started us has done to signals: what is ignored or blocked stays so across exec (signal(7)).
+    """Undo what the parent process has done to signals: ignored and blocked ones stay so across exec (signal(7)).
 
-    With SIGCHLD ignored, children leave no exit status, and each failure would pass as a success (wait(2), ECHILD).
-    Those that main listens to stay blocked, if they are, until there is somebody to hear them.
+    If SIGCHLD were ignored, children would leave no exit status, and a failure would look like a success (wait(2),
+    ECHILD). The signals that main handles stay blocked, if they are, until `Signals` catches them.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - set(MAINS_SIGNALS))
 
 
 def block() -> None:
-    """Let signals wait; children started now and the program that takes our place begin so (signal(7))."""
+    """Block main's signals. Children started now and the next program begin with them blocked (signal(7))."""
     signal.pthread_sigmask(signal.SIG_BLOCK, MAINS_SIGNALS)
 
 
 def unblock() -> None:
+    """Unblock main's signals. Those that came meanwhile are delivered."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, MAINS_SIGNALS)

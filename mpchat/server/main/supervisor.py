@@ -1,18 +1,18 @@
-"""Main: acceptor and supervisor in one process, with one wait loop.
+"""The main process: acceptor and supervisor, with one wait loop.
 
-Owns the phases of the server's life, and ties its parts together: who comes in (`acceptor`), the workers and their
-clients (`workforce`), the sequencer (`sequencing`), the signals, and the replacement of the whole program (`upgrade`).
-Promises: nothing is left behind. It reads no client byte and waits for nobody, so that no client, no worker and no
-sequencer can hold it up. Once it has served, it goes on for as long as main runs: what cannot be had now (a process, a
-descriptor, a sequencer) is tried again. Which worker is started, retired or killed when is decided without I/O, in
-`supervision`.
+Owns the phases of the server's life, and connects its parts: the way in (`intake`), the workers and their clients
+(`workers`), the sequencer (`sequencing`), the signals, and the upgrade of the whole program (`upgrade`). Promises to
+leave nothing behind. It reads no byte from a client and never waits for a client, a worker or the sequencer, so none of
+them can hold it up. Once the server has served, it goes on for as long as main runs: when the system refuses a process,
+a descriptor or a sequencer, main tries again. `supervision` decides, without I/O, which worker is started, retired or
+killed.
 
-    STARTING --all ready--> SERVING --TERM--> QUIESCING --all workers have--> STOPPING --all workers ended--> over
-                             |   ^           (what clients sent is said)     (everybody is told)
-      USR2, and the trial is passed  any trouble
+    STARTING --all ready--> SERVING --TERM--> QUIESCING --all quiesced--> STOPPING --all workers ended--> over
+                             |   ^           (clients' input is published)  (clients are told)
+             USR2, trial passed  failure
                              v   |
-                            PAUSING --all workers have--> CONCLUDING --all have ended--> the next program
-                     (what clients sent is said)    (all give back at one entry, then the sequencer is ended)
+                            PAUSING --all paused--> CONCLUDING --all ended, sequencer too--> the next program
+                            (clients' input is published)  (all stop at one entry and give their clients back)
 """
 
 import enum
@@ -62,24 +62,24 @@ class _Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the command line has to do with the server that it launches."""
+    """What the command line gives to the server that it launches."""
 
     announce: Callable[[str], None]
-    """Gets one line when every worker is ready."""
+    """Called with one line when every worker is ready."""
     reread: Callable[[], Config]
-    """Gives the configuration anew, at HUP. Raises ConfigError."""
+    """Reads the configuration again, at HUP. Raises ConfigError."""
     program: Program | None = None
-    """What takes over at USR2; None: nothing does."""
+    """The program that takes over at USR2. Without one, USR2 does nothing."""
     trial: bool = False
-    """It is enough to come up."""
+    """Whether to end as soon as every worker is ready."""
 
 
 def run_server(config: Config, launch: Launch, inherited: Handover | None = None) -> None:
     """Serve until told to stop. Raises an MpchatError.
 
-    `inherited` is what the program before this one in the same process has left.
+    `inherited` is what the previous program in this process has left.
     """
-    # Who has clients does not go for want of a log file.
+    # A server that has clients does not end because its log file cannot be opened.
     start_logging("main", config.log_level, config.log_file, insist=inherited is None)
     signals.reset_inherited()
     if inherited is None:
@@ -97,7 +97,7 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
             if handover is None or launch.program is None:
                 return
             execute(handover, launch.program)
-            # Still here: go on as we are.
+            # The new program could not be executed: this one goes on.
             inherited = replace(handover, tried="")
     finally:
         ledger.close()
@@ -108,7 +108,7 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
 def _serve(
     config: Config, launch: Launch, listeners: Sequence[Listener], ledger: Ledger, inherited: Handover | None
 ) -> Handover | None:
-    """One life of the server; what is left to the next one, if there is to be one."""
+    """Serve until the server stops, or until the next program is to take over: then return what it needs."""
     kind = BootError if inherited is None else ServeError
     with blame_system(kind, "get the memory for the log"):
         journal = Journal.make(journal_size())
@@ -123,7 +123,7 @@ def _serve(
 
 
 class Supervisor:
-    """The running server. `inherited`: what the program before this one has left."""
+    """The running server. `inherited`: what the previous program has left."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Supervisor:
         inherited: Handover | None,
     ) -> None:
         self._config = config
-        self._config_before = config  # of the workers that a reload is to replace
+        self._config_before = config  # that of the workers which the reload is to replace
         self._launch = launch
         self._listeners = listeners
         self._ledger = ledger
@@ -151,23 +151,23 @@ class Supervisor:
             journal,
             config.beat_timeout,
             may_give_up=inherited is None,
-            on_started=self._see_sequencer,
+            on_started=self._sequencer_started,
             on_ended=self._workforce.disconnect,
         )
         self._is_first = is_first_process()
         self._phase = _Phase.STARTING
         self._trial: Trial | None = None
-        self._tried = ""  # the version that was on trial last, if it has passed
-        self._upgrading = False  # the trial is passed: hand over as soon as nobody is on its way
+        self._tried = ""  # the version that has passed the last trial
+        self._upgrading = False  # the trial is passed: hand over as soon as no client or worker is moving
         self._stop_wanted = False  # TERM came while the program was being replaced
-        self._phase_by = float("inf")
-        self._concluded_at = 0
-        self._released = False  # the sequencer, for the handover
-        self._at_once = False
+        self._phase_by = float("inf")  # when the phase times out
+        self._concluded_at = 0  # the entry at which the workers were told to stop
+        self._released = False  # whether the sequencer was told to end for the handover
+        self._at_once = False  # whether to end now, without telling anybody
         self._handover: Handover | None = None
 
     def run(self) -> Handover | None:
-        """Serve until told to stop, and give nothing; or until the next program is to take over, and give what it
+        """Serve until told to stop, and return None; or until the next program is to take over, and return what it
         needs. Raises BootError, ServeError."""
         with blame_system(self._failure, "serve"):
             return self._run()
@@ -178,11 +178,11 @@ class Supervisor:
             if self._inherited is not None:
                 self._inherit(self._inherited)
             else:
-                log.info("mpchat %s starts, pid %d", __version__, os.getpid())
+                log.info("mpchat starts version=%s pid=%d", __version__, os.getpid())
             self._reconcile()
             while not self._is_over():
                 self._wait()
-                # Also after the last event: it may be this that finds all to be over.
+                # Also after the last event: only this finds out that the server is over.
                 self._reconcile()
         finally:
             self._clean_up()
@@ -190,13 +190,13 @@ class Supervisor:
         return self._handover
 
     def _failure(self, why: str) -> MpchatError:
-        """What it is that the system does not let us go on."""
+        """The error to raise when the system refuses something that the server cannot do without."""
         return BootError(why) if self._phase is _Phase.STARTING and not self._replacing else ServeError(why)
 
     # --- the wait loop
 
     def _wait(self) -> None:
-        """Wait for something to happen, and see to it."""
+        """Wait for events, or until something is due, and handle the events."""
         deadlines = [self._phase_by, self._acceptor.deadline(), self._sequencing.deadline()]
         if self._phase in (_Phase.STARTING, _Phase.SERVING):
             deadlines.append(self._supervision.deadline(self._sequencing.is_up))
@@ -204,26 +204,26 @@ class Supervisor:
             deadlines.append(self._supervision.deadline(may_start=False))
         if self._trial is not None:
             deadlines.append(self._trial.deadline)
-        self._loop.wait(min(deadlines) - time.monotonic(), self._look)
+        self._loop.wait(min(deadlines) - time.monotonic(), self._wake)
 
-    def _look(self) -> None:
+    def _wake(self) -> None:
         report_lost_lines()
         now = time.monotonic()
-        self._supervision.looked(now)
-        self._sequencing.looked(now)
+        self._supervision.woke(now)
+        self._sequencing.woke(now)
 
     def _reconcile(self) -> None:
-        """Bring what there is nearer to what there should be."""
+        """Do what is due, and take the next steps of the phase."""
         now = time.monotonic()
         if self._trial is not None:
-            self._trial.look(now)
-        self._sequencing.look(now)
+            self._trial.check(now)
+        self._sequencing.check(now)
         if self._is_first:
             reap_orphans(self._list_children())
         match self._phase:
             case _Phase.STARTING:
                 self._follow_plan(now)
-                # Clients that wait are served by those that have come up, if others do not.
+                # Clients of the previous program wait. If some workers do not come up, the others serve them.
                 if self._supervision.all_serving or (self._inherited is not None and self._supervision.resting):
                     self._open()
             case _Phase.SERVING:
@@ -238,14 +238,14 @@ class Supervisor:
                 self._prepare_handover(now)
             case _Phase.QUIESCING:
                 if now >= self._phase_by or self._workforce.all_quiesced:
-                    self._say_stop()
+                    self._publish_stop()
             case _Phase.STOPPING:
                 if now >= self._phase_by:
-                    log.warning("stopping takes too long: ending %d workers", len(self._workforce.workers))
+                    log.warning("stopping timed out: ending at once workers=%d", len(self._workforce.workers))
                     self._at_once = True
 
     def _list_children(self) -> set[int]:
-        """The processes that we have started, and are to wait for."""
+        """The processes that main has started and will wait for by itself."""
         children = {worker.pid for worker in self._workforce.workers.values()} | {self._sequencing.pid}
         return children if self._trial is None else children | {self._trial.pid}
 
@@ -259,21 +259,22 @@ class Supervisor:
                 case Retire(slot):
                     self._workforce.retire(slot)
                 case KeepStale(why):
-                    log.error("reload given up, the workers and the configuration stay as they were: %s", why)
+                    log.error("reload cancelled: workers and configuration stay as they were reason=%s", why)
                     self._configure(self._config_before)
                 case GiveUp(why):
                     raise BootError(f"the workers do not come up: {why}")
 
     def _open(self) -> None:
-        """All workers are there."""
+        """Serve: the workers are ready."""
         self._phase = _Phase.SERVING
-        self._supervision.serve_on()
-        self._sequencing.serve_on()
+        self._supervision.keep_trying()
+        self._sequencing.keep_trying()
         self._placement.change(Mode.OPEN)
         addresses = ", ".join(listener.address for listener in self._listeners)
         line = f"mpchat ready on {addresses}, {len(self._workforce.workers)} workers"
         if self._inherited is not None:
-            _log_replaced(self._inherited, line)
+            _log_replaced(self._inherited)
+            log.info("%s", line)
         else:
             self._launch.announce(line)
         self._at_once = self._launch.trial
@@ -284,8 +285,8 @@ class Supervisor:
         stopped = self._phase is _Phase.STOPPING and not self._workforce.workers
         return self._at_once or stopped or self._handover is not None
 
-    def _see_sequencer(self, address: LogAddress) -> None:
-        """There is a sequencer, the first or another."""
+    def _sequencer_started(self, address: LogAddress) -> None:
+        """A sequencer has come up, the first one or a replacement."""
         self._workforce.connect(address)
         if self._phase in (_Phase.PAUSING, _Phase.CONCLUDING):
             self._resume("the sequencer has ended")
@@ -295,7 +296,7 @@ class Supervisor:
     def _react(self, number: signal.Signals) -> None:
         match number:
             case signal.SIGCHLD:
-                pass  # the loop has woken up, and looks after orphans each time
+                pass  # the loop has woken up, and reaps orphans each time it does
             case signal.SIGUSR1:
                 self._log_status()
             case signal.SIGHUP:
@@ -307,52 +308,48 @@ class Supervisor:
             case signal.SIGUSR2:
                 self._try_upgrade()
             case signal.SIGTERM if self._replacing:
-                log.info("stopping, as soon as the program is replaced")
+                log.info("stopping after the upgrade")
                 self._stop_wanted = True
             case signal.SIGTERM if self._phase in (_Phase.STARTING, _Phase.SERVING):
                 self._quiesce()
             case _:
-                log.info("%s: ending at once", number.name)
+                log.info("ending at once signal=%s", number.name)
                 self._at_once = True
 
     @property
     def _replacing(self) -> bool:
-        """Whether all clients are between the old program and the new."""
+        """Whether the clients are between the old program and the new one."""
         inheriting = self._inherited is not None and self._phase is _Phase.STARTING
         return inheriting or self._phase in (_Phase.PAUSING, _Phase.CONCLUDING)
 
     def _log_status(self) -> None:
-        """The answer to USR1: what each process takes, for whoever is on call."""
-        parts = [Part("main", os.getpid(), f"{self._acceptor.clients} clients")]
-        parts += [Part("sequencer", self._sequencing.pid, "the log")]
-        parts += [
-            Part(worker.name, worker.pid, f"{worker.load} clients")
-            for worker in self._workforce.workers.values()
-        ]
+        """Answer USR1: log what each process uses."""
+        parts = [Part("main", os.getpid(), self._acceptor.clients), Part("sequencer", self._sequencing.pid)]
+        parts += [Part(worker.name, worker.pid, worker.load) for worker in self._workforce.workers.values()]
         for line in describe_processes(parts):
             log.info("%s", line)
 
     def _renew(self) -> None:
-        """HUP: another configuration, as far as it can be changed, and fresh workers, one after the other."""
+        """Answer HUP: apply the new configuration, except for what is fixed, and replace the workers one by one."""
         reopen_log()
         if not self._is_serving("reload"):
             return
         try:
             config = self._launch.reread()
         except ConfigError as error:
-            log.error("nothing is changed: %s", error)
+            log.error("reload rejected: nothing is changed reason=%s", error)
             return
         config = fit(_keep(config, {name: getattr(self._config, name) for name in FIXED}), self._ledger.shape)
         if config.workers == self._config.workers != self._supervision.wanted:
-            log.warning("workers stay at %d, as TTIN and TTOU have it", self._supervision.wanted)
+            log.warning("workers stay as TTIN and TTOU have set them count=%d", self._supervision.wanted)
         if not self._supervision.renewing:
             self._config_before = self._config
         self._configure(config)
         self._supervision.renew()
-        log.info("reloaded: every worker is replaced by a fresh one")
+        log.info("reloaded: every worker will be replaced workers=%d", self._supervision.wanted)
 
     def _configure(self, config: Config) -> None:
-        """This is how it is to be from now on; workers that have started stay as they are."""
+        """Apply a configuration to main, and to the workers that are started from now on."""
         if config.workers != self._config.workers:
             self._supervision.want(config.workers)
         self._config = self._workforce.config = config
@@ -364,38 +361,39 @@ class Supervisor:
     def _scale(self, by: int) -> None:
         if self._is_serving("scale"):
             self._supervision.want(self._supervision.wanted + by)
-            log.info("%d workers from now on", self._supervision.wanted)
+            log.info("workers from now on count=%d", self._supervision.wanted)
 
     def _is_serving(self, what: str) -> bool:
         serving = self._phase is _Phase.SERVING and not self._upgrading
         if not serving:
-            log.warning("cannot %s now", what)
+            log.warning("%s rejected reason=the server starts, stops or is upgraded", what)
         return serving
 
     # --- the next program
 
     def _try_upgrade(self) -> None:
-        """USR2: try the version that is installed now."""
+        """Answer USR2: start the trial of the version that is installed now."""
         program = self._launch.program
         if self._trial is not None or program is None or not self._is_serving("upgrade"):
             return
-        log.info("trying the version that is installed now, to replace mpchat %s", __version__)
+        log.info("trying the version that is installed now running=%s", __version__)
         try:
             self._trial = Trial(self._loop, program, self._end_trial)
         except OSError as error:
-            log.error("no upgrade: %s", error)
+            log.error("no upgrade reason=%s", error)
 
     def _end_trial(self, trouble: str) -> None:
+        """Go on with the upgrade, unless there was trouble with the trial."""
         assert self._trial is not None
         self._tried, self._trial = self._trial.version, None
         if trouble:
-            log.error("no upgrade: the version that is installed now does not come up: %s", trouble)
+            log.error("no upgrade reason=the version that is installed now fails its trial: %s", trouble)
         else:
-            log.info("mpchat %s comes up: it takes over from mpchat %s", self._tried, __version__)
+            log.info("trial passed: upgrading old=%s new=%s", __version__, self._tried)
             self._upgrading = True
 
     def _pause(self) -> None:
-        """Who connects waits in the kernel from here on, who is connected in its own and in ours."""
+        """Stop accepting and reading. From here on, new connections and clients' input wait in the kernel."""
         self._phase = _Phase.PAUSING
         self._phase_by = time.monotonic() + self._config.drain_timeout
         self._acceptor.watch(None, time.monotonic())
@@ -403,10 +401,10 @@ class Supervisor:
         self._workforce.pause()
 
     def _prepare_handover(self, now: float) -> None:
-        """Go on towards the handover; in trouble, back."""
+        """Take the next step towards the handover, or give the upgrade up."""
         seq = self._workforce.paused_at
         if now >= self._phase_by:
-            self._resume("the workers take too long")
+            self._resume("the workers have timed out")
         elif self._workforce.worker_lost:
             self._resume("a worker has ended")
         elif self._workforce.workers and self._supervision.is_silent(now):
@@ -420,8 +418,8 @@ class Supervisor:
             self._sequencing.release(self._hand_over)
 
     def _resume(self, why: str) -> None:
-        """No upgrade: fresh workers carry on where those that paused are killed."""
-        log.error("no upgrade: %s", why)
+        """Give the upgrade up: kill the workers, which pause, and have fresh ones take their clients over."""
+        log.error("no upgrade reason=%s", why)
         self._phase, self._phase_by, self._upgrading = _Phase.SERVING, float("inf"), False
         self._released = False
         self._sequencing.resume()
@@ -431,17 +429,17 @@ class Supervisor:
             self._quiesce()
 
     def _hand_over(self) -> None:
-        """All workers have ended at one entry, and the sequencer too: leave all there is to the next program."""
+        """Make the handover: all workers have stopped at one entry and ended, and so has the sequencer."""
         try:
-            # Of a log in which nobody has said anything yet nobody makes one.
+            # No snapshot is made of an empty log.
             snapshot = self._journal.read_snapshot() if self._concluded_at else Snapshot(0, b"")
         except LogError as error:
             self._resume(str(error))
             return
         if snapshot.seq != self._concluded_at:
-            self._resume("there is no snapshot of what the workers have come to")
+            self._resume("there is no snapshot of the entry at which the workers stopped")
             return
-        # From here on signals wait for the next program.
+        # From here on, signals wait for the next program.
         signals.block()
         if self._stop_wanted:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -459,7 +457,8 @@ class Supervisor:
         )
 
     def _inherit(self, handover: Handover) -> None:
-        self._supervision.serve_on()
+        """Take over the clients of the previous program."""
+        self._supervision.keep_trying()
         if self._config.workers == handover.workers_configured:
             self._supervision.want(handover.workers)
         self._acceptor.restore(handover.clients.values())
@@ -468,7 +467,7 @@ class Supervisor:
     # --- the end
 
     def _quiesce(self) -> None:
-        """Take nobody in any more, and have said what clients have sent."""
+        """Stop accepting, and have everything published that clients have sent."""
         log.info("stopping")
         self._phase = _Phase.QUIESCING
         self._phase_by = time.monotonic() + self._config.drain_timeout
@@ -476,13 +475,14 @@ class Supervisor:
         self._placement.change(Mode.CLOSING)
         self._workforce.quiesce()
 
-    def _say_stop(self) -> None:
+    def _publish_stop(self) -> None:
+        """Have all clients told that the server stops. Their workers then end."""
         self._phase = _Phase.STOPPING
         self._placement.change(Mode.CLOSED)
         self._workforce.stop("")
 
     def _clean_up(self) -> None:
-        """Leave nothing behind, whatever brought us here."""
+        """End all processes, however the server came to its end."""
         if self._trial is not None:
             self._trial.close()
         self._workforce.clean_up()
@@ -491,21 +491,21 @@ class Supervisor:
 
 
 def _keep(config: Config, fixed: Mapping[str, Any]) -> Config:
-    """`config`, with these values that cannot be changed any more."""
+    """Return `config` with the values in `fixed`, which cannot change any more."""
     changed = [name for name, value in fixed.items() if getattr(config, name) != value]
     if changed:
-        log.warning("cannot be changed while the server runs: %s", ", ".join(changed))
+        log.warning("cannot be changed while the server runs options=%s", ",".join(changed))
     return replace(config, **fixed)
 
 
-def _log_replaced(handover: Handover, ready: str) -> None:
-    """Say who we are now, and who we were."""
+def _log_replaced(handover: Handover) -> None:
+    """Log which version runs now, and which one ran before."""
     if not handover.tried:
-        log.info("the program is not replaced, mpchat %s goes on: %s", __version__, ready)
+        log.info("the program is not replaced: it goes on version=%s", __version__)
         return
-    log.info("the program is replaced: %s by %s: %s", handover.version, __version__, ready)
+    log.info("the program is replaced old=%s new=%s", handover.version, __version__)
     if handover.tried != __version__:
-        log.error("what runs now is not what was tried: %s, not %s", __version__, handover.tried)
+        log.error("the new program is not the one that passed the trial new=%s tried=%s", __version__, handover.tried)
 
 
 def _make_policy(config: Config) -> Policy:

@@ -1,13 +1,13 @@
-"""Upgrade in place: this program is replaced by the version that is installed now, in the same process.
+"""Upgrade in place: in the same process, the version that is installed now replaces this program.
 
-Owns the trial of that version, and the *handover*: what the old program leaves to the new one. Before anything else the
-new version is tried, as a server of its own on a port of its own: unless it says that it came up, and which version it
-is, nothing happens. Then the old program stops all workers at the same entry of the log, has a snapshot made of exactly
-that state, and executes the new one: same process, same descriptors, same clients. What clients had not taken yet lies
-in the ledger's carry.
+Owns the trial of that version, and the *handover*, which is what the old program leaves to the new one. The trial comes
+first: the new version runs as a server of its own on a port of its own. Unless it says that it came up, and which
+version it is, nothing happens. Then the old program stops all workers at the same entry of the log, has a snapshot made
+of exactly that state, and executes the new program: same process, same descriptors, same clients. Output that clients
+have not taken yet is in the ledger's carry.
 
-The handover is plain JSON in memory that no name leads to; `FORMAT` changes with what it means, and the trial is told
-the format, so that a version that cannot read it is never started.
+The handover is JSON in shared memory without a name. `FORMAT` changes whenever its meaning does. The trial is told the
+format, so that a version which cannot read it never takes over.
 """
 
 import json
@@ -36,22 +36,23 @@ from mpchat.sharedmemory import make_memory
 log = logging.getLogger(__name__)
 
 FORMAT = f"3.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
-"""What the handover, the entries and the snapshots mean: a version that says the same can take over from this one."""
+"""The formats of the handover, the entries and the snapshots. A version with the same FORMAT can take over."""
 
 TRIAL_SECONDS = 30.0
-"""How long the new version may take to come up."""
+"""How long the trial may take."""
 
 LAST_SECONDS = 1.0
-"""How long it may take to end when it has closed its output."""
+"""How long the version on trial may take to end once it has closed its output."""
 
 TRIAL_PASSED = "the trial is passed by mpchat "
-"""The last line that a version on trial writes when it has come up and ended, with the version behind it."""
+"""The beginning of the last line that a version on trial writes when it came up and has ended. Its version follows."""
 
-LOOK_AGAIN = 0.01
-"""Seconds between two looks at whether it has ended, once it has closed its output or was killed."""
+CHECK_AGAIN = 0.01
+"""Seconds between two checks of whether it has ended, once it has closed its output or was killed."""
 
 TRIAL_OUTPUT = 4096
-"""Bytes kept of what it says, the last ones."""
+"""Bytes kept of its output: the last ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Handover:
@@ -64,24 +65,28 @@ class Handover:
     snapshot: Snapshot
     clients: dict[SessionId, Held]
     workers: int
-    """How many there were to be, TTIN and TTOU included."""
+    """How many workers were wanted, after TTIN and TTOU."""
     workers_configured: int
     address: dict[str, Any]
-    """The host and port that were configured."""
+    """The host and port that were configured, by the names of these options."""
     version: str
-    """Of the program that leaves it."""
+    """The version of the program that leaves the handover."""
     tried: str
-    """The version that has passed the trial; empty when it could not be executed, and we are still who we were."""
+    """The version that has passed the trial; empty when it could not be executed, and the old program goes on."""
 
     @property
     def descriptors(self) -> list[int]:
+        """All descriptors that the next program needs."""
         listeners = (descriptor for descriptor, _ in self.listeners)
         return [*listeners, *self.ledger, *(held.descriptor for held in self.clients.values())]
 
 
 class Trial:
-    """The new version, on trial. `done` is called once: with why it will not do, or with nothing if it says that it
-    came up; `version` is then what it says that it is."""
+    """The new version on trial, as a process of its own. Raises OSError.
+
+    `done` is called once: with the reason if the trial has failed, with an empty string if it is passed. `version` is
+    then the version that has passed.
+    """
 
     def __init__(self, loop: WaitLoop, program: Program, done: Callable[[str], None]) -> None:
         self._loop = loop
@@ -107,22 +112,22 @@ class Trial:
     def pid(self) -> int:
         return self._process.pid
 
-    def look(self, now: float) -> None:
-        """Kill it when it takes too long; when it has ended, say what came of it. Never waits for it."""
+    def check(self, now: float) -> None:
+        """Kill it when it takes too long, and judge it when it has ended. Never waits for it."""
         if now < self.deadline:
             return
         if now >= self._up_by and not self._trouble:
-            self._trouble = f"it was not up within {TRIAL_SECONDS:g} s"
+            self._trouble = f"timed out after {TRIAL_SECONDS:g} s"
             self._process.kill()
         if self._process.poll() is None:
-            self.deadline = now + LOOK_AGAIN
+            self.deadline = now + CHECK_AGAIN
         else:
             trouble = self._judge()
             self.close()
             self._done(trouble)
 
     def close(self) -> None:
-        """End it, and hear no more of it. Waits until it has ended, up to LAST_SECONDS."""
+        """Kill it without judging it. Waits until it has ended, up to LAST_SECONDS."""
         self._loop.unwatch(self._output)
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):
@@ -134,28 +139,28 @@ class Trial:
         if data:
             self._said.extend(data)
         elif data is not None:
-            # Its output ends when it does, or shortly before.
+            # Its output has ended: so has the process, or it is about to.
             self._loop.unwatch(self._output)
             now = time.monotonic()
             self._up_by = min(self._up_by, now + LAST_SECONDS)
             self.deadline = now
 
     def _judge(self) -> str:
-        """What is wrong with it, now that it has ended; nothing if it said that it came up."""
+        """Return why the trial has failed, now that the process has ended; an empty string if it is passed."""
         if self._trouble:
             return self._trouble
         code = self._process.returncode
         last = bytes(self._said).decode(errors="replace").strip().rpartition("\n")[2]
         if code:
-            return f"it ended with {code}: {last}"
+            return f"ended with exit code {code}: {last}"
         if not last.startswith(TRIAL_PASSED):
-            return f"it does not say that it came up: {last}"
+            return f"did not say that it came up: {last}"
         self.version = last.removeprefix(TRIAL_PASSED)
         return ""
 
 
 def execute(handover: Handover, program: Program) -> None:
-    """Become the new program. Returns only when that fails, and then says why in the log."""
+    """Execute the new program in this process. Returns only when that fails, and logs why."""
     signals.block()
     descriptor = make_memory(0, "mpchat-handover")
     snapshot = make_memory(0, "mpchat-snapshot")
@@ -170,7 +175,7 @@ def execute(handover: Handover, program: Program) -> None:
         words = [*program.command, "--inherit", str(descriptor)]
         os.execve(words[0], words, program.environment)
     except OSError as error:
-        log.error("the new program cannot be executed: %s", error)
+        log.error("new program cannot be executed reason=%s", error)
         for number in passed:
             os.set_inheritable(number, False)
         os.close(descriptor)
@@ -178,14 +183,14 @@ def execute(handover: Handover, program: Program) -> None:
 
 
 def read_handover(descriptor: int) -> Handover:
-    """What the program before left. Raises ServeError when it cannot be read."""
+    """Read the handover of the previous program, and close `descriptor`. Raises ServeError."""
     try:
         packed = json.loads(_read(descriptor))
         if packed["format"] != FORMAT:
-            raise ServeError(f"the program before left a handover of format {packed['format']}, not of {FORMAT}")
+            raise ServeError(f"the previous program left a handover of format {packed['format']}, not of {FORMAT}")
         handover = _unpack(packed)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ServeError(f"the handover of the program before cannot be read: {error!r}") from error
+        raise ServeError(f"the handover of the previous program cannot be read: {error!r}") from error
     for number in handover.descriptors:
         os.set_inheritable(number, False)
     os.close(descriptor)

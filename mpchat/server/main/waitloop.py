@@ -1,7 +1,7 @@
-"""Main's wait loop: what is watched, and what happens when it is ready.
+"""Main's wait loop: the descriptors that main watches, and the callbacks for them.
 
-Owns the selector. Promises: a callback is called only for what is still watched, since an earlier event of the same
-round may have ended what this one is about. Never waits for anything but readiness and time.
+Owns the selector. Promises to call a callback only for a descriptor that is still watched, since an earlier event of
+the same round may have closed it. Never waits for anything but readiness and time.
 """
 
 import selectors
@@ -13,24 +13,25 @@ WRITE = selectors.EVENT_WRITE
 
 
 class HasDescriptor(Protocol):
-    """What can be watched."""
+    """An object that has a descriptor."""
 
     def fileno(self) -> int: ...
 
 
 Watched = HasDescriptor | int
 Callback = Callable[[int], object]
-"""Called with what it is ready for: READ, WRITE or both."""
+"""Called with the events that the descriptor is ready for: READ, WRITE or both."""
 
 
 class WaitLoop:
-    """The one place where main waits."""
+    """A selector with callbacks: the one place where main waits."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
     def watch(self, watched: Watched, callback: Callback, events: int = READ) -> None:
-        """Call `callback` when it is ready; from now on for these events, when it is watched already."""
+        """Call `callback` whenever `watched` is ready for `events`. To change the events, call it again with the same
+        callback."""
         key = self._selector.get_map().get(_number(watched))
         if key is None:
             self._selector.register(watched, events, callback)
@@ -38,7 +39,7 @@ class WaitLoop:
             self._selector.modify(watched, events, callback)
 
     def unwatch(self, watched: Watched) -> None:
-        """Harmless when it is not watched."""
+        """Watch it no more. Harmless when it is not watched."""
         if self.watches(watched):
             self._selector.unregister(watched)
 
@@ -46,7 +47,7 @@ class WaitLoop:
         return self._selector.get_map().get(_number(watched)) is not None
 
     def wait(self, seconds: float, woken: Callable[[], None]) -> None:
-        """Wait up to `seconds` (infinity: for ever) for something to happen, and see to it; `woken` comes first."""
+        """Wait up to `seconds` (infinity: for ever) for events, call `woken`, and then the callbacks of the events."""
         happened = self._selector.select(None if seconds == float("inf") else max(0.0, seconds))
         woken()
         for key, events in happened:

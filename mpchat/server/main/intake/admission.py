@@ -1,6 +1,6 @@
-"""Admission: who may come in. Pure: told who comes and who goes, it answers.
+"""Admission: the limits on clients. Pure: told of each client that comes or goes, it admits or rejects.
 
-Owns the counts of clients, in all and by address. Promises that the limits hold at every moment between `admit` and
+Owns the counts of clients, in total and by address. Promises that the limits hold at every moment between `admit` and
 `leave`. IPv6 addresses count by their /64, which is what one household or one attacker is given (RFC 6177).
 """
 
@@ -14,27 +14,27 @@ _IPV6_PREFIX = 64
 
 
 class Admission:
-    """The limits on connections. `max_per_address` 0 and addresses in `exempt` networks: any number."""
+    """The limits. `max_per_address` does not count for addresses in `exempt` networks; 0 means no limit."""
 
     def __init__(self, max_clients: int, max_per_address: int, exempt: Sequence[str]) -> None:
         self._clients = 0
-        # Also of those that the limit does not count: it may change.
+        # Counts exempt addresses, too: the exemption may change.
         self._by_address: Counter[str] = Counter()
         self.change(max_clients, max_per_address, exempt)
 
     def change(self, max_clients: int, max_per_address: int, exempt: Sequence[str]) -> None:
-        """Other limits, for whoever comes from now on; who is in stays."""
+        """Change the limits. Clients that are admitted stay."""
         self._max_clients = max_clients
         self._max_per_address = max_per_address
         self._exempt = [ipaddress.ip_network(network) for network in exempt]
 
     @property
     def clients(self) -> int:
-        """How many are in."""
+        """How many clients are admitted."""
         return self._clients
 
     def admit(self, address: str) -> None:
-        """A client comes from `address` (as the kernel says it). Raises Refusal when it may not come in."""
+        """Admit a client from `address`, in the kernel's notation. Raises Refusal when a limit is reached."""
         if self.clients >= self._max_clients:
             raise Refusal(Problem.SERVER_FULL, str(self._max_clients))
         if self._counts(address) and self._by_address[address_key(address)] >= self._max_per_address:
@@ -42,12 +42,12 @@ class Admission:
         self.restore(address)
 
     def restore(self, address: str) -> None:
-        """A client that is in already, whatever the limits."""
+        """Count a client that was admitted earlier, whatever the limits are."""
         self._clients += 1
         self._by_address[address_key(address)] += 1
 
     def leave(self, address: str) -> None:
-        """A client that was admitted from `address` has gone."""
+        """Note that an admitted client from `address` has gone."""
         self._clients -= 1
         key = address_key(address)
         self._by_address[key] -= 1
@@ -62,7 +62,7 @@ class Admission:
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address, without a scope; an IPv4 address that came over IPv6 is what it is."""
+    """Parse an address without its scope. An IPv4 address that is mapped into IPv6 becomes IPv4 again."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
@@ -70,7 +70,7 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def address_key(address: str) -> str:
-    """What addresses of one household or attacker have in common."""
+    """Return what the addresses of one household or attacker have in common."""
     parsed = _parse(address)
     if parsed.version == 4:
         return str(parsed)

@@ -1,7 +1,8 @@
-"""Rejections: which of them are logged. Pure: told of each, with the time, it answers.
+"""Rejections: which rejected clients are logged. Pure: told of each, with the time, it answers.
 
-Owns the counts of those that are not. Promises that an address has two lines in INTERVAL at most, however often it is
-refused, the first at once and one that says how many more there were; and all addresses together MOST and one.
+Owns the counts of those that are not logged. Promises that one address causes two lines in INTERVAL at most, however
+often it is rejected: the first one at once, and one with the count of the others. All addresses together cause MOST of
+each, and one line for the rest.
 """
 
 from collections.abc import Iterator
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from mpchat.server.main.intake.admission import address_key
 
 INTERVAL = 10.0
-"""Seconds in which one address has one line, and after which the rest is told."""
+"""Seconds after the first rejection of an address in which its others are only counted."""
 
 MOST = 1000
-"""Addresses told apart at a time."""
+"""Addresses that are counted separately at a time."""
 
 OTHERS = "other addresses"
 
@@ -25,13 +26,13 @@ class _Count:
 
 
 class Rejections:
-    """Those of one listening socket."""
+    """The counts of rejections by address."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, _Count] = {}  # the first to be due first
+        self._counts: dict[str, _Count] = {}  # in the order in which they become due
 
     def add(self, address: str, now: float) -> bool:
-        """One more from this address; whether it is to be logged."""
+        """Count a rejection of this address. Return whether to log it now."""
         key = address_key(address)
         if key not in self._counts and len(self._counts) >= MOST:
             key = OTHERS
@@ -43,11 +44,11 @@ class Rejections:
         return False
 
     def deadline(self) -> float:
-        """When there may be something to `take`; infinity when there is nothing."""
+        """When `take` may have something; infinity when it has not."""
         return next((count.until for count in self._counts.values()), float("inf"))
 
     def take(self, now: float) -> Iterator[tuple[str, int]]:
-        """The addresses (IPv6: networks) whose time is over, and how many rejections of each were not logged."""
+        """Yield the addresses (IPv6: networks) whose interval is over, and how many rejections were not logged."""
         while self._counts:
             key = next(iter(self._counts))
             if self._counts[key].until > now:

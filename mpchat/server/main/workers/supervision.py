@@ -1,22 +1,22 @@
-"""The policy of the supervisor: which worker is started, retired or killed when. Pure: events and the time in, actions
-out.
+"""Supervision: the policy that decides which worker is started, retired or killed, and when. Pure: events and the time
+in, actions out.
 
-Instead of reacting to each death it reconciles: `plan(now)` says what is missing between the workers there are and the
-workers there should be.
+It does not react to each death. It reconciles: `plan(now)` compares the workers there are with the workers there should
+be, and says what to do.
 
     VACANT --Start--> BOOTING --ready--> SERVING --Retire--> RETIRING --ended--> (no slot)
        ^                 |                  |
        +---- ended ------+------ ended -----+      Kill: not ready within `boot_timeout`, no beat for `beat_timeout`,
                                                          not retired within `retire_timeout`
 
-A worker that served for `settled` seconds before it ended is replaced at once; one that did not is replaced after a
-pause that doubles each time; one that others killed, after the least pause. A start that the system refuses counts as
-a worker that ended before it was ready. When no worker becomes ready in `boots` rounds of starting all of them, that is
-a boot loop, and a server that has served nobody yet gives up. From `serve_on` on it never does.
+A worker that served for `settled` seconds before it ended is replaced at once. Otherwise it is replaced after a pause
+that doubles each time; if it was killed from outside, after the shortest pause. A start that the system refuses counts
+as a worker that ended before it was ready. If all workers have failed to become ready `boots` times, that is a boot
+loop, and a server that has had no clients yet gives up. After `keep_trying` it never gives up.
 
-To `renew`, each worker is *stale* until a fresh one serves beside it: one more than wanted is started, and when it is
-ready a stale one retires, until none is left. So there are never fewer workers than wanted, and each client moves once.
-When fresh workers fail `boots` times in a row, renewing is given up: the stale ones stay.
+`renew` makes all workers *stale*. One worker more than wanted is started, and when it is ready, a stale one retires,
+until no stale one is left. So there are never fewer workers than wanted, and each client moves once. When fresh workers
+fail `boots` times in a row, the renewal is cancelled, and the stale workers stay.
 """
 
 import enum
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Times in seconds. `slots`: the most workers at a time, those that retire included."""
+    """Times in seconds. `slots`: the most workers at a time, including those that retire."""
 
     beat_timeout: float
     boot_timeout: float = 30.0
@@ -37,8 +37,8 @@ class Policy:
     slots: int = 512
 
     @property
-    def look_every(self) -> float:
-        """How often main has to look: if it did not for twice as long, it was stopped itself, and heard nobody."""
+    def check_every(self) -> float:
+        """How often main has to run. If it did not for twice as long, it was stopped and could not hear the workers."""
         return self.beat_timeout / 4
 
 
@@ -51,7 +51,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Kill the worker in this slot; `why` is for the log."""
+    """Kill the worker in this slot. `why` is for the log."""
 
     slot: int
     why: str
@@ -66,14 +66,14 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Workers do not come up; end the server."""
+    """End the server: the workers do not come up."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeepStale:
-    """Fresh workers do not come up; the stale ones stay, and `renew` is over."""
+    """Cancel the renewal: fresh workers do not come up, and the stale ones stay."""
 
     why: str
 
@@ -86,15 +86,15 @@ class _Stage(enum.Enum):
     BOOTING = enum.auto()
     SERVING = enum.auto()
     RETIRING = enum.auto()
-    KILLED = enum.auto()  # its end is awaited
+    KILLED = enum.auto()  # it was told to end, and has not ended yet
 
 
 @dataclass(slots=True)
 class _Slot:
     stage: _Stage = _Stage.VACANT
     started: float = 0.0
-    patience: float = 0.0  # how long it may be silent: it beats as often as was configured when it was started
-    served: float | None = None  # since when; None: it never came so far
+    patience: float = 0.0  # how long it may be silent: it beats as often as was configured at its start
+    served: float | None = None  # since when it has served; None: it has not
     beat: float = 0.0
     pause: float = 0.0
     not_before: float = float("-inf")
@@ -104,7 +104,7 @@ class _Slot:
 
 
 class Supervision:
-    """The state of the policy. `now` is of a clock that never goes back, in seconds."""
+    """The state of the policy. `now` is always of a clock that never goes back, in seconds."""
 
     def __init__(self, workers: int, policy: Policy) -> None:
         self._policy = policy
@@ -112,7 +112,7 @@ class Supervision:
         self._slots: dict[int, _Slot] = {}
         self._failed_boots = 0
         self._may_give_up = True
-        self._looked_at = float("inf")
+        self._woke_at = float("inf")
         self._fill()
 
     @property
@@ -122,66 +122,67 @@ class Supervision:
 
     @property
     def all_serving(self) -> bool:
-        """Whether as many as are wanted serve, and none is on its way in or out."""
+        """Whether as many workers serve as are wanted, and no other worker boots or retires."""
         stages = [slot.stage for slot in self._slots.values()]
         return len(stages) == self._wanted and all(stage is _Stage.SERVING for stage in stages)
 
     @property
     def resting(self) -> bool:
-        """Whether some serve and none is on its way in or out; there may be vacancies that cannot be filled now."""
+        """Whether some workers serve and no other worker boots or retires. There may be vacancies."""
         stages = {slot.stage for slot in self._slots.values()}
         return _Stage.SERVING in stages and stages <= {_Stage.SERVING, _Stage.VACANT}
 
-    def serve_on(self) -> None:
-        """Somebody is served now, or waits to be: never give up from here on."""
+    def keep_trying(self) -> None:
+        """Never give up from here on: there are clients now, or there may be."""
         self._may_give_up = False
 
     @property
     def renewing(self) -> bool:
+        """Whether stale workers are being replaced."""
         return any(slot.stale for slot in self._slots.values())
 
     def want(self, workers: int) -> None:
-        """So many workers there should be from now on, at least one."""
+        """Set how many workers there should be. There is always one, and room for the fresh ones of a renewal."""
         self._wanted = max(1, min(workers, self._policy.slots // 2))
 
     def change(self, policy: Policy) -> None:
-        """Other times from now on."""
+        """Change the times."""
         self._policy = policy
 
     def renew(self) -> None:
-        """Every worker there is is to be replaced by a fresh one, one after the other."""
+        """Have every worker replaced by a fresh one, one after the other."""
         self._failed_boots = 0
         for slot in self._slots.values():
             slot.stale = slot.stage is not _Stage.VACANT and not slot.retiring
 
     def ready(self, number: int, now: float) -> None:
-        """The worker has come up."""
+        """Note that the worker has come up."""
         slot = self._slots[number]
         if slot.stage is _Stage.BOOTING:
             slot.stage, slot.served, slot.beat = _Stage.SERVING, now, now
             self._failed_boots = 0
 
     def beat(self, number: int, now: float) -> None:
-        """The worker gave a sign of life."""
+        """Note a sign of life."""
         self._slots[number].beat = now
 
-    def looked(self, now: float) -> None:
-        """Main runs. If it did not for long (Ctrl-Z, a frozen container), the workers' silence says nothing."""
-        looked_at, self._looked_at = self._looked_at, now
-        if now - looked_at > 2 * self._policy.look_every:
+    def woke(self, now: float) -> None:
+        """Note that main runs. If it did not for long (Ctrl-Z, a frozen container), it could not hear the workers."""
+        woke_at, self._woke_at = self._woke_at, now
+        if now - woke_at > 2 * self._policy.check_every:
             for slot in self._slots.values():
                 slot.beat = slot.started = now
 
     def ended(self, number: int, now: float, killed: bool = False) -> None:
-        """The worker's process is gone; `killed` with SIGKILL, which says nothing of what the worker could do."""
+        """Note that the worker's process has ended. `killed`: by SIGKILL; from outside, that is no failure."""
         slot, policy = self._slots[number], self._policy
         if slot.retiring:
             del self._slots[number]
             return
-        by_others = killed and slot.stage is not _Stage.KILLED
-        if slot.served is None and not by_others:
+        from_outside = killed and slot.stage is not _Stage.KILLED
+        if slot.served is None and not from_outside:
             self._failed_boots += 1
-        if by_others:
+        if from_outside:
             slot.pause = policy.pause_least
         elif slot.served is not None and now - slot.served >= policy.settled:
             slot.pause = 0.0
@@ -190,7 +191,10 @@ class Supervision:
         slot.stage, slot.served, slot.stale, slot.not_before = _Stage.VACANT, None, False, now + slot.pause
 
     def plan(self, now: float, may_start: bool = True) -> list[Action]:
-        """What is to be done now. An action that was given is taken for done. `may_start`: a worker could come up."""
+        """Return what to do now; the caller must do it.
+
+        `may_start`: whether there is a sequencer, since no worker comes up without one.
+        """
         failed = f"{self._failed_boots} workers in a row ended before they were ready"
         actions: list[Action] = []
         if self._may_give_up and self._failed_boots >= self._policy.boots * self._wanted:
@@ -216,19 +220,19 @@ class Supervision:
         return actions + self._retire(now)
 
     def deadline(self, may_start: bool = True) -> float:
-        """When `plan` may have something new to say; infinity when only an event can change that."""
+        """When `plan` may have something to do though nothing has happened."""
         slots = (slot for slot in self._slots.values() if may_start or slot.stage is not _Stage.VACANT)
-        return min(self._looked_at + self._policy.look_every, *map(self._due, slots), float("inf"))
+        return min(self._woke_at + self._policy.check_every, *map(self._due, slots), float("inf"))
 
     def is_silent(self, now: float) -> bool:
-        """Whether a worker that came up has given no sign of life for too long; for when nothing is planned."""
+        """Whether a worker that serves has missed its beats. For the phases in which `plan` is not called."""
         return any(slot.stage is _Stage.SERVING and now >= self._due(slot) for slot in self._slots.values())
 
     def _staying(self) -> dict[int, _Slot]:
         return {number: slot for number, slot in self._slots.items() if not slot.retiring}
 
     def _fill(self) -> None:
-        """Have a slot for each worker that is wanted; and one more for who takes the place of a stale one."""
+        """Make a slot for each worker that is wanted, and one more for the fresh worker of a renewal."""
         staying = self._staying()
         leaving = len(staying) < len(self._slots)
         missing = self._wanted + (self.renewing and not leaving) - len(staying)
@@ -237,7 +241,7 @@ class Supervision:
             self._slots[number] = _Slot()
 
     def _drop_vacancies(self) -> None:
-        """Of more slots than are wanted, those go first that have no worker."""
+        """Drop slots that have no worker while there are more slots than wanted workers."""
         staying = self._staying()
         surplus = len(staying) - self._wanted
         vacant = [number for number, slot in staying.items() if slot.stage is _Stage.VACANT]
@@ -245,7 +249,7 @@ class Supervision:
             del self._slots[number]
 
     def _retire(self, now: float) -> list[Action]:
-        """Retire the workers beyond those wanted: the stale, then the newest; but none while others still come up."""
+        """Retire the workers beyond those wanted, first the stale, then the newest; but none while another boots."""
         staying = self._staying()
         surplus = len(staying) - self._wanted
         if surplus <= 0 or any(slot.stage is not _Stage.SERVING for slot in staying.values()):

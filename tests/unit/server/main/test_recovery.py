@@ -59,7 +59,7 @@ def test_one_that_was_killed_after_it_came_up_makes_earlier_failures_forgotten()
 
 def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come() -> None:
     pulse = Pulse(patience=4.0)
-    pulse.looked(0.0)
+    pulse.woke(0.0)
     assert pulse.is_due(0.0) and not pulse.is_missed(0.0)
     pulse.asked(0.0)
     assert not pulse.is_due(3.0)
@@ -67,32 +67,32 @@ def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come
     pulse.answered(0.5)
     assert not pulse.is_due(1.0) and pulse.is_due(1.5)
     assert pulse.deadline() == 1.5
-    pulse.looked(1.5)
+    pulse.woke(1.5)
     pulse.asked(1.5)
     for now in (2.5, 3.5, 4.5, 5.4):
-        pulse.looked(now)
+        pulse.woke(now)
         assert not pulse.is_missed(now)
-    pulse.looked(5.5)
+    pulse.woke(5.5)
     assert pulse.is_missed(5.5)
 
 
 def test_another_patience_is_that_of_the_question_under_way_too() -> None:
     pulse = Pulse(patience=600.0)
-    pulse.looked(0.0)
+    pulse.woke(0.0)
     pulse.asked(0.0)
     pulse.change(2.0)
-    pulse.looked(1.0)
+    pulse.woke(1.0)
     assert not pulse.is_missed(1.9)
-    pulse.looked(2.0)
+    pulse.woke(2.0)
     assert pulse.is_missed(2.0)
 
 
 def test_a_pulse_is_not_missed_by_who_did_not_run_to_hear_it() -> None:
     pulse = Pulse(patience=4.0)
-    pulse.looked(0.0)
+    pulse.woke(0.0)
     pulse.asked(0.0)
-    pulse.looked(60.0)
+    pulse.woke(60.0)
     assert not pulse.is_missed(60.0)
     for now in (61.0, 62.0, 63.0, 64.0):
-        pulse.looked(now)
+        pulse.woke(now)
     assert pulse.is_missed(64.0)

@@ -86,8 +86,8 @@ def test_who_is_ready_only_after_it_was_killed_does_not_serve() -> None:
 
 def test_nobody_is_killed_for_silence_while_main_stood_still() -> None:
     supervision = serving(2)
-    supervision.looked(1.0)
-    supervision.looked(60.0)
+    supervision.woke(1.0)
+    supervision.woke(60.0)
     assert supervision.plan(60.0) == []
     assert supervision.plan(63.9) == []
 
@@ -109,8 +109,8 @@ def test_who_is_silent_while_main_runs_is_killed() -> None:
     supervision = serving(1)
     for tick in range(5):
         assert supervision.plan(float(tick)) == [] if tick < 4 else [Kill(0, SILENT)]
-        supervision.looked(float(tick))
-        assert supervision.deadline() <= tick + POLICY.look_every
+        supervision.woke(float(tick))
+        assert supervision.deadline() <= tick + POLICY.check_every
 
 
 # --- signs of life ------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_who_was_killed_for_not_being_ready_counts_as_failed() -> None:
 
 def test_a_server_that_serves_never_gives_up() -> None:
     supervision = serving(1)
-    supervision.serve_on()
+    supervision.keep_trying()
     for number in range(100):
         assert fail_boot(supervision, 0, 10.0 * number) == Start(0)
 
@@ -267,7 +267,7 @@ def test_no_worker_is_started_while_none_can_come_up() -> None:
 
 def test_fresh_workers_that_do_not_come_up_leave_the_stale_ones_in_place() -> None:
     supervision = serving(2)
-    supervision.serve_on()
+    supervision.keep_trying()
     supervision.renew()
     assert supervision.plan(1.0) == [Start(2)]
     now = 1.0

@@ -1,0 +1,60 @@
+"""The handover: the next program reads what the last one left, for any number of listeners and clients."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpchat.bus.contract import Snapshot
+from mpchat.errors import ServeError
+from mpchat.server.ledger import Shape
+from mpchat.server.main import upgrade
+from mpchat.server.main.connection import Held
+from mpchat.server.main.upgrade import Handover, read_handover
+from mpchat.sharedmemory import make_memory
+
+numbers = st.integers(0, 1 << 30)
+handovers = st.builds(
+    Handover,
+    listeners=st.lists(st.tuples(numbers, st.sampled_from(["line", "another"])), max_size=3).map(tuple),
+    shape=st.builds(Shape, numbers, numbers, numbers),
+    ledger=st.tuples(numbers, numbers),
+    snapshot=st.builds(Snapshot, numbers, st.binary(max_size=100)),
+    clients=st.dictionaries(
+        st.binary(min_size=16, max_size=16),
+        st.builds(Held, numbers, st.ip_addresses().map(str), numbers, st.sampled_from(["line", "another"]), numbers),
+        max_size=4,
+    ),
+    workers=numbers,
+    workers_configured=numbers,
+    address=st.fixed_dictionaries({"host": st.just("::1"), "port": numbers}),
+    version=st.text(max_size=10),
+    tried=st.text(max_size=10),
+)
+
+
+@given(handovers)
+def test_what_is_read_is_what_was_left(handover: Handover) -> None:
+    snapshot = make_memory(0, "snapshot")
+    upgrade._write(snapshot, handover.snapshot.blob)
+    assert upgrade._unpack(json.loads(json.dumps(upgrade._pack(handover, snapshot)))) == handover
+
+
+@given(handovers)
+def test_every_descriptor_is_passed_on(handover: Handover) -> None:
+    descriptors = [descriptor for descriptor, _ in handover.listeners]
+    clients = [held.descriptor for held in handover.clients.values()]
+    assert sorted(handover.descriptors) == sorted([*descriptors, *handover.ledger, *clients])
+
+
+@pytest.mark.parametrize("left", [b"", b"[]", b'{"format": "2.1.1"}', json.dumps({"format": upgrade.FORMAT}).encode()])
+def test_another_format_is_an_error(left: bytes) -> None:
+    descriptor = make_memory(0, "handover")
+    upgrade._write(descriptor, left)
+    with pytest.raises(ServeError, match="handover"):
+        read_handover(descriptor)
+    os.close(descriptor)

@@ -45,8 +45,8 @@ class Mode(enum.Enum):
 
 
 class Placement:
-    """`workers`: all there are, by slot, kept by the caller. `dialects`: by id. `forget` is called with each client that
-    is no more."""
+    """`workers`: all there are, by slot, kept by the caller. `dialects`: by id. `forget` is called with each client
+    that is no more."""
 
     def __init__(
         self,

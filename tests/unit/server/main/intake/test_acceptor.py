@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from mpchat.server.main.connection import Held
 from mpchat.server.main.intake.acceptor import Acceptor
 from mpchat.server.main.intake.listener import Listener
 from mpchat.server.main.waitloop import WaitLoop
+from mpchat.wire import registry
 
 DEADLINE = 10.0
 DIALECTS = ("line", "another")
@@ -47,6 +49,7 @@ class Door:
         self._stack = stack
         self.loop = WaitLoop()
         stack.callback(self.loop.close)
+        stack.enter_context(mock.patch.dict(registry.DIALECTS, {DIALECTS[1]: registry.DIALECTS[registry.LINE]}))
         self.listeners = [stack.enter_context(closing(Listener("127.0.0.1", 0, dialect))) for dialect in DIALECTS]
         self.ledger = stack.enter_context(closing(Ledger(Shape(pages=3, workers=1, ring=1 << 14))))
         self.acceptor = Acceptor(self.loop, self.listeners, self.ledger, Config(max_clients=3, workers=1))

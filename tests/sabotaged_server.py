@@ -22,7 +22,6 @@ from mpchat.server.worker import worker
 from mpchat.server.worker.adoption import Adoptee
 from mpchat.server.worker.client import Client
 from mpchat.server.worker.pace import Pace
-from mpchat.server.worker.reader import Rest
 
 LATE = 0.1
 SENDER = re.compile(rb"^(\w+): ", re.MULTILINE)
@@ -63,10 +62,10 @@ OUTPUTS: dict[str, Callable[[Adoptee], bytes]] = {
 flush = Pace.flush
 
 
-def flush_and_rest(pace: Pace[Client]) -> Rest:
+def flush_and_rest(pace: Pace[Client]) -> float:
     """In the place of `Pace.flush`: so all that comes in LATE is in one reading, and in one flush."""
     flush(pace)
-    return Rest(LATE)
+    return LATE
 
 
 send_whole = Client.send

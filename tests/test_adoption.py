@@ -296,7 +296,7 @@ def test_with_nobody_left_there_is_nothing_to_do(ledger: Ledger) -> None:
 class SmallReads(MemoryLog):
     """Gives one record a read, so that there is a read to be late for."""
 
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
+    def read(self, after: int, wait: float) -> Reading:
         reading = super().read(after, wait)
         return Reading(reading.records[:1], reading.snapshot_wanted)
 

@@ -325,21 +325,6 @@ def test_a_read_waits_as_long_as_it_says(office: Office) -> None:
     assert timeout is not None and timeout > 1, "nothing is due"
 
 
-def test_a_single_entry_waits_for_the_next_or_until_its_time_is_up(office: Office) -> None:
-    together, alone, publisher = (office.seat() for _ in range(3))
-    together.call("read", 0, LONG, LONG)
-    alone.call("read", 0, LONG, 0.02)
-    publisher.ask("publish", b"1", 1)
-    timeout = office.desk.turn(0)
-    while not alone.is_answered:
-        assert timeout is not None and 0 < timeout <= 0.02
-        timeout = office.desk.turn(timeout)
-    assert alone.answer() == ([(1, 1, 7, b"1")], False)
-    assert not together.is_answered
-    publisher.ask("publish", b"2", 1)
-    assert together.answer() == ([(1, 1, 7, b"1"), (2, 1, 7, b"2")], False)
-
-
 def test_who_waits_for_nothing_wakes_nobody(office: Office) -> None:
     office.seat()
     assert office.desk.turn(0) is None

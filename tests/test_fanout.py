@@ -102,24 +102,6 @@ def test_who_must_see_the_same_gets_the_same_block() -> None:
     assert carol.blocks[0] is bob.blocks[0]
 
 
-def test_fill_is_how_many_messages_wait_for_each_room_that_has_any() -> None:
-    office = Office()
-    office.enter("alice", "bob")
-    office.commands("bob", "join", "python")
-    office.flush()
-    assert office.fanout.fill == 1
-    office.says("alice", "one")
-    assert office.fanout.fill == 1
-    office.says("alice", "two", "three")
-    assert office.fanout.fill == 3
-    office.says("bob", "to the other room")
-    assert office.fanout.fill == 2
-    office.commands("bob", "rooms")
-    assert office.fanout.fill == 2
-    office.flush()
-    assert office.fanout.fill == 1
-
-
 def test_blocks_are_not_shared_by_two_dialects_whose_views_are_equal() -> None:
     office = Office()
     [_, bob] = office.enter("alice", "bob")

@@ -68,13 +68,10 @@ class Successor:
             self._succeed()
             return seq
 
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
-        alone_until = time.monotonic() + alone
+    def read(self, after: int, wait: float) -> Reading:
         with self._changed:
             if self._log.ping() == after:
                 self._changed.wait(wait)
-            if alone and self._log.ping() == after + 1:
-                self._changed.wait_for(lambda: self._log.ping() > after + 1, alone_until - time.monotonic())
             return self._log.read(after, 0)
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:
@@ -286,41 +283,6 @@ def test_one_publication_wakes_all_who_wait(log: Log) -> None:
             assert log.read(after, 0.01).records == []
             log.publish(b"for all", 1)
         assert [reader.result(DEADLINE_S) for reader in waiting] == [[b"for all"] * rounds] * readers
-
-
-def test_a_single_entry_waits_for_the_next(log: Log) -> None:
-    """Whether it was there before, or comes while the reader waits for it."""
-    log.publish(b"1", 1)
-    with ThreadPoolExecutor(2) as pool:
-        behind_none, behind_one = (pool.submit(log.read, after, LONG, LONG) for after in (0, 1))
-        log.publish(b"2", 1)
-        assert payloads(behind_none.result(DEADLINE_S)) == [b"1", b"2"]
-        assert not behind_one.done()
-        log.publish(b"3", 1)
-        assert payloads(behind_one.result(DEADLINE_S)) == [b"2", b"3"]
-
-
-def test_several_entries_of_one_record_wait_for_nothing(log: Log) -> None:
-    log.publish(b"1 and 2", 2)
-    with ThreadPoolExecutor(1) as pool:
-        assert payloads(pool.submit(log.read, 0, LONG, LONG).result(DEADLINE_S)) == [b"1 and 2"]
-
-
-def test_a_single_entry_waits_no_longer_than_it_is_to(log: Log) -> None:
-    log.publish(b"1", 1)
-    started = time.monotonic()
-    assert payloads(log.read(0, LONG, 0.05)) == [b"1"]
-    assert time.monotonic() - started >= 0.05
-
-
-def test_who_asks_long_before_a_single_entry_comes_is_given_it_at_once(log: Log) -> None:
-    """`alone` counts from the call."""
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(log.read, 0, LONG, 0.01)
-        # Nothing has come in all of that time: with less of it this test could miss a fault, never see one too many.
-        assert log.read(0, 0.02, LONG).records == []
-        log.publish(b"1", 1)
-        assert payloads(reading.result(DEADLINE_S)) == [b"1"]
 
 
 # --- many at once

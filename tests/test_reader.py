@@ -23,7 +23,7 @@ from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entr
 from mpchat.chat.replica import Replica
 from mpchat.chat.snapshot import Capture
 from mpchat.server.worker.fanout import Fanout
-from mpchat.server.worker.reader import Reader, Rest
+from mpchat.server.worker.reader import Reader
 
 SID = bytes(16)
 
@@ -37,8 +37,7 @@ class Desk:
         self.slices = 0
         self.on_slice: Callable[[], None] = lambda: None  # what is done behind the next one
         self.wanted: list[int] = []  # where it was when the log asked for a snapshot
-        self.alone = 0.0  # for how long the last call would not have a single entry
-        self.rest = Rest()
+        self.rest = 0.0
         self.failures: list[type[Exception]] = []
         self.reader = Reader(
             asyncio.get_running_loop(),
@@ -88,7 +87,7 @@ class Desk:
 
     async def read(self, wanted: bool = False) -> None:
         """Let the reader have what there is; `wanted`: and ask it for a snapshot."""
-        method, (after, _, self.alone) = await self.take_call()
+        method, (after, _) = await self.take_call()
         assert method == "read"
         records = self.log.read(after, 0).records
         self.answer("#RETURN", ([tuple(record) for record in records], wanted))
@@ -105,7 +104,7 @@ class Desk:
     def is_at(self, seq: int) -> bool:
         return self.reader.position == seq and picture(self.replica) == picture(self.expected(seq))
 
-    def _see_applied(self) -> Rest:
+    def _see_applied(self) -> float:
         self.slices += 1
         on_slice, self.on_slice = self.on_slice, lambda: None
         on_slice()
@@ -142,7 +141,7 @@ async def test_what_comes_is_applied_in_order_and_then_more_is_asked_for() -> No
 async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come() -> None:
     with desk() as tested:
         tested.publish("alice")
-        tested.rest = Rest(0.02)
+        tested.rest = 0.02
         await tested.read()
         assert not tested.asked
         tested.publish("one")
@@ -153,27 +152,14 @@ async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come()
 
 
 @on_loop
-async def test_it_would_not_have_a_single_entry_for_as_long_as_it_is_told() -> None:
-    told = [Rest(0.0, 0.5), Rest(0.001, 0.25), Rest(0.001), Rest()]
-    asked = []
-    with desk() as tested:
-        for rest in (*told, Rest()):
-            tested.publish("alice")
-            tested.rest = rest
-            await tested.read()
-            asked.append(tested.alone)
-    assert asked == [0.0, *(rest.alone for rest in told)]
-
-
-@on_loop
 async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_once() -> None:
     with desk() as tested:
         tested.publish("alice")
-        tested.rest = Rest(0.02)
+        tested.rest = 0.02
         await tested.read()
         tested.hang_up()
         last = tested.publish("one")
-        tested.rest = Rest()
+        tested.rest = 0.0
         tested.connect()
         await tested.read()
         assert tested.is_at(last)

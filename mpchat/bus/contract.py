@@ -2,9 +2,8 @@
 
 * `publish` gives the entries of a publication consecutive sequence numbers, counted from 1, and one time, which never
   goes back. It keeps the order in which one publisher calls. The payload is opaque: nothing in the log reads it.
-* `read(after, wait, alone)` gives every reader the same records in the same order, with no gap behind `after`: all that
-  have come, up to a bound; when none has, it waits up to `wait` seconds for one. A single entry is given together with
-  the next one, or when `alone` seconds have passed since the call. Reading takes nothing away.
+* `read(after, wait)` gives every reader the same records in the same order, with no gap behind `after`: all that have
+  come, up to a bound; when none has, it waits up to `wait` seconds for one. Reading takes nothing away.
 * What was answered stays: where the log's memory outlives its process (`journal`), the next process has every record
   and snapshot that a publisher was answered for or a reader was given. One that was not answered for may be there, as a
   whole.
@@ -74,7 +73,7 @@ class Log(Protocol):
     def publish(self, payload: bytes, entries: int) -> int:
         """Append so many entries, at least one; give the number of the first. Raises LogFull, and then appends none."""
 
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
+    def read(self, after: int, wait: float) -> Reading:
         """The records behind entry `after`, which must be the last entry of a record or 0. Raises LogTrimmed."""
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:

@@ -70,13 +70,11 @@ class _Read(NamedTuple):
     source: MemoryLog
     after: int
     wait_until: float
-    alone_until: float
 
     @property
     def due(self) -> float:
-        """When to answer, if nothing more comes; 0 when enough is there."""
-        come = self.source.ping() - self.after
-        return {0: self.wait_until, 1: self.alone_until}.get(come, 0.0)
+        """When to answer: now (0) if something is there, else at the end of its time."""
+        return self.wait_until if self.source.ping() == self.after else 0.0
 
     def answer(self) -> tuple[list[tuple[object, ...]], bool]:
         """What there is. Raises LogTrimmed."""
@@ -329,11 +327,10 @@ class Desk:
         self._reads.pop(caller, None)
 
 
-def _start_read(source: MemoryLog, after: int, wait: float, alone: float = 0.0) -> _Read:
+def _start_read(source: MemoryLog, after: int, wait: float) -> _Read:
     """Raises TypeError, ValueError, OverflowError: what is wrong with a call may not stop the loop later."""
     now = time.monotonic()
-    wait_until, alone_until = (now + min(float(seconds), WAIT_MOST) for seconds in (wait, alone))
-    return _Read(source, operator.index(after), wait_until, alone_until)
+    return _Read(source, operator.index(after), now + min(float(wait), WAIT_MOST))
 
 
 def _answer(do: Callable[[], object]) -> bytes:

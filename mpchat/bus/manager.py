@@ -96,8 +96,8 @@ class LogProxy:
     def publish(self, payload: bytes, entries: int) -> int:
         return int(self._call("publish", payload, entries))
 
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
-        return _as_reading(self._call("read", after, wait, alone))
+    def read(self, after: int, wait: float) -> Reading:
+        return _as_reading(self._call("read", after, wait))
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:
         if len(blob) <= PIECE:

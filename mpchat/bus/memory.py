@@ -132,14 +132,11 @@ class MemoryLog:
             self._changed.notify_all()
             return record.seq
 
-    def read(self, after: int, wait: float, alone: float = 0.0) -> Reading:
+    def read(self, after: int, wait: float) -> Reading:
         """The records behind entry `after`. Raises LogTrimmed."""
-        alone_until = time.monotonic() + alone
         with self._changed:
             if after == self._last and wait > 0:
                 self._changed.wait_for(lambda: self._last > after, wait)
-            if after == self._last - 1 and alone > 0:
-                self._changed.wait_for(lambda: self._last > after + 1, alone_until - time.monotonic())
             frames = _first_bytes(self._records_behind(after))
             records = [Record(frame.seq, frame.entries, frame.time, self._payload(frame)) for frame in frames]
             return Reading(records, self._ask_for_snapshot())

@@ -141,13 +141,6 @@ class Fanout(Generic[S]):
         self._order = 0
         self.pending = 0
         """About how many bytes wait for the flush, counted once per event."""
-        self._room_messages = 0
-        self._busy_rooms = 0
-
-    @property
-    def fill(self) -> float:
-        """How many messages wait for each room that has any, on average, of whatever kind; 1 if none has."""
-        return self._room_messages / self._busy_rooms if self._busy_rooms else 1.0
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -196,7 +189,7 @@ class Fanout(Generic[S]):
                 source.clear()
                 source.members = dict.fromkeys(source.members, 0)
         self._dirty.clear()
-        self.pending = self._room_messages = self._busy_rooms = 0
+        self.pending = 0
         for subscriber in others:
             ready, subscriber.ready = subscriber.ready, []
             if ready:
@@ -260,10 +253,7 @@ class Fanout(Generic[S]):
         if channel is None:
             return
         channel.add(_Item(self._order, time, audience.author, audience.noise, event))
-        self._room_messages += len(event.texts) if isinstance(event, Message) else 1
-        if channel not in self._dirty:
-            self._busy_rooms += 1
-            self._dirty[channel] = None
+        self._dirty[channel] = None
         self.pending += _about_size(event)
 
     def _tell_peers(self, audience: ToPeers, event: Event, time: int) -> None:

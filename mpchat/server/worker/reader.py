@@ -17,8 +17,7 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from mpchat.bus.contract import LogLost, Reading
 from mpchat.bus.manager import LogLink
@@ -41,15 +40,6 @@ SLICE = 0.05
 clients and main may not wait for it."""
 
 
-class Rest(NamedTuple):
-    """How to go on after a flush: in seconds, the first behind the last."""
-
-    silent: float = 0.0
-    """For how long to read nothing."""
-    alone: float = 0.0
-    """For how long, from then on, not to read a single entry."""
-
-
 class _Stage(enum.Enum):
     IDLE = enum.auto()
     ASKING = enum.auto()
@@ -58,9 +48,12 @@ class _Stage(enum.Enum):
 
 
 class Reader:
-    """The reading end of one worker. `on_applied` is called after each slice, and says after the last one of a reading
-    how to rest; `on_wanted` when the log asks for a snapshot; `fail` with what makes it impossible to go on (LogLost:
-    until `connect`)."""
+    """The reading end of one worker.
+
+    `on_applied` is called after each slice, and gives after the last one of a reading for how many seconds to rest;
+    `on_wanted` is called when the log asks for a snapshot; `fail` is called with what makes it impossible to go on
+    (LogLost: until `connect`).
+    """
 
     def __init__(
         self,
@@ -68,7 +61,7 @@ class Reader:
         replica: Replica,
         position: int,
         fanout: Fanout[Any],
-        on_applied: Callable[[], Rest],
+        on_applied: Callable[[], float],
         on_wanted: Callable[[], None],
         fail: Callable[[Exception], None],
     ) -> None:
@@ -156,13 +149,13 @@ class Reader:
         else:
             self._plan_capturing()
 
-    def _ask(self, alone: float = 0.0) -> None:
+    def _ask(self) -> None:
         self._rest = None
         if self._caller is None or self._holding:
             self._stage = _Stage.IDLE
         else:
             self._stage = _Stage.ASKING
-            self._caller.call("read", self.position, READ_WAIT, alone)
+            self._caller.call("read", self.position, READ_WAIT)
 
     def _answered(self) -> None:
         assert self._caller is not None
@@ -186,15 +179,15 @@ class Reader:
             self._finish_reading(rest)
         self._check_hold()
 
-    def _finish_reading(self, rest: Rest) -> None:
+    def _finish_reading(self, rest: float) -> None:
         if self._snapshot_wanted:
             self._snapshot_wanted = False
             self._on_wanted()
-        if rest.silent and self._caller is not None and not self._holding:
+        if rest and self._caller is not None and not self._holding:
             self._stage = _Stage.RESTING
-            self._rest = self._loop.call_later(rest.silent, self._guarded(partial(self._ask, rest.alone)))
+            self._rest = self._loop.call_later(rest, self._guarded(self._ask))
         else:
-            self._ask(rest.alone)
+            self._ask()
         self._plan_capturing()
 
     def _apply_slice(self) -> bool:

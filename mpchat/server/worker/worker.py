@@ -60,7 +60,7 @@ from mpchat.server.worker.fanout import Fanout
 from mpchat.server.worker.outage import Outage
 from mpchat.server.worker.pace import Pace
 from mpchat.server.worker.publisher import Publisher
-from mpchat.server.worker.reader import Reader, Rest
+from mpchat.server.worker.reader import Reader
 from mpchat.server.worker.snapshots import Snapshots
 from mpchat.wire.dialect import Dialect
 from mpchat.wire.registry import make_dialects
@@ -288,7 +288,7 @@ class Worker:
         """These are being sent something: they are due for a mark."""
         self._stirred.update(dict.fromkeys(clients))
 
-    def _see_applied(self) -> Rest:
+    def _see_applied(self) -> float:
         """More of the log has been applied: let the clients see it, and tell who waits for that; say how to rest."""
         rest = self._pace.flush()
         self.publisher.applied(self._reader.position)

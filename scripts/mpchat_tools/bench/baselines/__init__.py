@@ -1,0 +1,1 @@
+"""Servers of our own to compare with; each is a program."""

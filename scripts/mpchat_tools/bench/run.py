@@ -1,0 +1,189 @@
+"""One run of the benchmark: one server, one workload, from the start of the server to its end.
+
+Owns the load processes, and the moments at which the server's CPU and memory are read. Promises a Run or a
+ToolError within the given time, and that no process is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from mpchat_tools.bench.check import Findings, compare_references
+from mpchat_tools.bench.dialects import DIALECTS, Dialect
+from mpchat_tools.bench.load import Done, Here, Ready, Task, Verdict, run_load
+from mpchat_tools.bench.peers import Peer, running
+from mpchat_tools.bench.workload import Kind, Workload
+from mpchat_tools.common.crew import CONTEXT, Crew, crew
+from mpchat_tools.common.figures import QUANTILES, quantile
+from mpchat_tools.common.meter import Disturbance, Watch, read_cpu, read_memory
+
+START_S = 0.2  # from the order to begin to the beginning, so that all processes begin together
+SETTLE_S = 1.0  # before memory is read: what a server does just after a sign-on is over
+MORE_S = 60.0  # over the patience of a load process: to get ready, and to read millions of deliveries in the end
+
+Answer = TypeVar("Answer", Here, Ready, Done, Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All that was found. Rates are per second; what does not apply is None."""
+
+    server: str
+    workload: str
+    expected: int
+    counted: int
+    findings: Findings
+    disconnected: int
+    seconds: float
+    deliveries_per_s: float | None
+    cpu_us: float | None  # of the server, per delivery
+    load_us: float | None  # of the load generator, per delivery
+    load_share: float  # of one core per load process
+    latency_ms: dict[str, float | None]
+    late_ms: float | None  # p99 of how late the load generator sent
+    sign_ons_per_s: float
+    memory: int | None  # bytes of PSS at the end of the workload
+    bytes_per_client: float | None
+    stolen: float | None  # of the machine's time, by the hypervisor
+    foreign: float | None  # and by processes that are none of ours; n/a in SIGN_ON
+
+    @property
+    def lost(self) -> int:
+        """By the reading of streams, and by the count, which has those too that were not kept."""
+        return max(self.findings.lost, self.expected - self.counted)
+
+    @property
+    def is_well(self) -> bool:
+        return not (self.lost or self.findings.faults or self.disconnected)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a run is done. Seconds: `patience` for signing on and again for the talk, `silence` before losses count."""
+
+    workers: int = 2
+    patience: float = 60.0
+    silence: float = 5.0
+
+
+class LoadCrew:
+    """The load processes of a run."""
+
+    def __init__(self, started: Crew, patience: float) -> None:
+        self._crew = started
+        self._patience = patience
+
+    def start(self) -> None:
+        """Let all begin at the same time."""
+        self._crew.tell(time.monotonic_ns() + int(START_S * 1e9))
+
+    def hear(self, kind: type[Answer]) -> list[Answer]:
+        """One answer of each process, in whatever order they come."""
+        return self._crew.hear(kind, self._patience + MORE_S)
+
+
+@contextmanager
+def loading(
+    workload: Workload, dialect: Dialect, window: int, host: str, port: int, terms: Terms
+) -> Iterator[LoadCrew]:
+    """Load processes for that server, until the block ends. `window`: clients that sign on at the same time."""
+    arrivals = CONTEXT.RawArray("q", workload.processes)
+    tasks = [
+        Task(workload, dialect, host, port, number, window, terms.patience, terms.silence)
+        for number in range(workload.processes)
+    ]
+    with crew(run_load, [(task, arrivals) for task in tasks]) as started:
+        yield LoadCrew(started, terms.patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run, before it is put into figures."""
+
+    ready: list[Ready]
+    done: list[Done]
+    verdicts: list[Verdict]
+    cpu_s: float
+    memory: int | None
+    memory_before: int | None
+    disturbance: Disturbance
+
+
+def run_once(peer: Peer, workload: Workload, terms: Terms) -> Run:
+    """Raises ToolError if the server cannot be started or its clients cannot sign on."""
+    dialect = DIALECTS[peer.dialect]()
+    with ExitStack() as stack:
+        address = stack.enter_context(running(peer, workload.clients, terms.workers))
+        memory_before = read_memory(address.pid)
+        where = (address.host, address.port)
+        load = stack.enter_context(loading(workload, dialect, peer.window, *where, terms))
+        measured = measure(load, workload, address.pid, memory_before)
+    return make_run(peer.name, workload, dialect, measured)
+
+
+def measure(
+    load: LoadCrew, workload: Workload, pid: int, memory_before: int | None, read_cpu: Callable[[int], float] = read_cpu
+) -> Measured:
+    """What a load does to the server `pid`. `read_cpu` is called just before the talk and just after it."""
+    load.hear(Here)
+    watch = Watch()
+    load.start()
+    ready = load.hear(Ready)
+    if workload.kind is Kind.SIGN_ON:
+        disturbance = replace(watch.read(0.0), foreign=None)
+        time.sleep(SETTLE_S)
+        return Measured(ready, [], [], 0.0, read_memory(pid), memory_before, disturbance)
+    watch, cpu_s = Watch(), read_cpu(pid)
+    load.start()
+    done = load.hear(Done)
+    cpu_s = read_cpu(pid) - cpu_s
+    disturbance = watch.read(cpu_s + sum(each.cpu_s for each in done))
+    return Measured(ready, done, load.hear(Verdict), cpu_s, read_memory(pid), memory_before, disturbance)
+
+
+def judge(verdicts: list[Verdict]) -> Findings:
+    findings = Findings()
+    for verdict in verdicts:
+        findings.add(verdict.findings)
+    rooms = sorted({room for verdict in verdicts for room in verdict.references})
+    for room in rooms:
+        findings.add(compare_references([v.references[room] for v in verdicts if room in v.references]))
+    return findings
+
+
+def make_run(server: str, workload: Workload, dialect: Dialect, measured: Measured) -> Run:
+    ready, done = measured.ready, measured.done
+    counted = sum(each.counted for each in done)
+    spans = done or ready
+    seconds = (max(each.last_ns for each in spans) - min(each.first_ns for each in spans)) / 1e9
+    signing_on = (max(each.last_ns for each in ready) - min(each.first_ns for each in ready)) / 1e9
+    load_s = sum(each.cpu_s for each in spans)
+    latencies = sorted(ns for verdict in measured.verdicts for ns in verdict.latencies_ns)
+    late = sorted(ns for each in done for ns in each.late_ns)
+    grown = None
+    if measured.memory is not None and measured.memory_before is not None:
+        grown = (measured.memory - measured.memory_before) / workload.clients
+    return Run(
+        server=server,
+        workload=workload.name,
+        expected=workload.deliveries(dialect.echoes),
+        counted=counted,
+        findings=judge(measured.verdicts),
+        disconnected=sum(each.disconnected for each in done),
+        seconds=seconds,
+        deliveries_per_s=counted / seconds if counted else None,
+        cpu_us=measured.cpu_s * 1e6 / counted if counted else None,
+        load_us=load_s * 1e6 / counted if counted else None,
+        load_share=load_s / seconds / workload.processes,
+        latency_ms={name: quantile(latencies, part) for name, part in QUANTILES.items()} if latencies else {},
+        late_ms=quantile(late, QUANTILES["p99"]),
+        sign_ons_per_s=workload.clients / signing_on,
+        memory=measured.memory,
+        bytes_per_client=grown,
+        stolen=measured.disturbance.stolen,
+        foreign=measured.disturbance.foreign,
+    )

@@ -1,0 +1,168 @@
+"""What a server, other processes and the hypervisor take of the machine while a tool runs.
+
+Owns the reading of /proc and of psutil. Promises that a server is its whole tree of processes, and that CPU time is
+read to the nanosecond where Linux tells it (psutil's ticks of 10 ms are much, when a workload takes a third of a
+second). Never touches a process other than to read its figures.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+PROC = Path("/proc")
+STOLEN = 7  # the eighth figure of the line "cpu" in /proc/stat
+IDLE = (3, 4)  # waiting for a disk is idle, too
+CPU_FIGURES = 8  # those after it are counted in others
+
+
+def list_family(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants; nobody when it has ended."""
+    try:
+        main = psutil.Process(pid)
+        return [main, *main.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def read_cpu(pid: int) -> float:
+    """Seconds that the process and all its descendants have run, all their threads included."""
+    return sum(measure_process(process) for process in list_family(pid))
+
+
+def measure_process(process: psutil.Process) -> float:
+    try:
+        stats = [path.read_text() for path in PROC.glob(f"{process.pid}/task/*/schedstat")]
+        if stats:
+            return sum(int(stat.split()[0]) for stat in stats) / 1e9
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    except (psutil.Error, OSError):  # it, or a thread of it, ended just now
+        return 0.0
+
+
+def read_memory(pid: int) -> int | None:
+    """PSS of all processes of the family in bytes; None where the system does not tell it."""
+    total = 0
+    for process in list_family(pid):
+        try:
+            total += process.memory_full_info().pss
+        except AttributeError:
+            return None
+        except psutil.Error:  # it ended just now
+            continue
+    return total
+
+
+# --- each process of a server
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process of the server took during the run; `private` (USS) is None where it is not told."""
+
+    pid: int
+    role: str
+    cpu_s: float
+    rss: int
+    private: int | None
+
+
+class Meter:
+    """CPU time and memory of a process and all its children, from the making of the meter on."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._pid = pid
+        self._started = time.monotonic()
+        self._before = {process.pid: measure_process(process) for process in self._family()}
+
+    def read(self) -> tuple[float, list[Usage]]:
+        """The seconds since the start, and what each process that is there now has taken in them."""
+        usages = [usage for process in self._family() if (usage := self._measure(process)) is not None]
+        return time.monotonic() - self._started, usages
+
+    def _family(self) -> list[psutil.Process]:
+        return [] if self._pid is None else list_family(self._pid)
+
+    def _measure(self, process: psutil.Process) -> Usage | None:
+        try:
+            cpu_s, rss = measure_process(process), process.memory_info().rss
+        except psutil.Error:  # it ended just now, or is not ours
+            return None
+        try:
+            private = process.memory_full_info().uss
+        except (psutil.Error, AttributeError):
+            private = None
+        role = "main" if process.pid == self._pid else "child"
+        return Usage(process.pid, role, cpu_s - self._before.get(process.pid, 0.0), rss, private)
+
+
+def find_server(host: str, port: int) -> int | None:
+    """The pid of the process that listens there, if it is on this machine and we may know."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
+        local = {a.address for addresses in psutil.net_if_addrs().values() for a in addresses}
+        if address not in local:
+            return None
+        listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+        return next((c.pid for c in listening if c.laddr and c.laddr.port == port), None)
+    except (OSError, psutil.Error):
+        return None
+
+
+# --- the machine
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """The part of the machine's time that others had; None where it is not told."""
+
+    stolen: float | None
+    foreign: float | None
+
+
+class Watch:
+    """Looks at the machine from its making until `read`."""
+
+    def __init__(self) -> None:
+        self._stat = read_stat()
+
+    def read(self, own_s: float) -> Disturbance:
+        """`own_s`: CPU seconds that all that is ours has taken meanwhile."""
+        now = read_stat()
+        return Disturbance(stolen_share(self._stat, now), foreign_share(self._stat, now, own_s))
+
+
+def read_stat() -> str:
+    try:
+        return (PROC / "stat").read_text()
+    except OSError:  # not Linux
+        return ""
+
+
+def stolen_share(before: str, after: str) -> float | None:
+    """The part of the machine's time between two readings of /proc/stat that the hypervisor gave to others."""
+    spent = list_spent(before, after)
+    return spent[STOLEN] / sum(spent) if sum(spent) > 0 else None
+
+
+def foreign_share(before: str, after: str, own_s: float) -> float | None:
+    """The part of it in which processes ran that are none of ours, if ours ran for `own_s`."""
+    spent = list_spent(before, after)
+    if sum(spent) <= 0:
+        return None
+    idle = sum(spent[place] for place in IDLE) + spent[STOLEN]
+    return max(0.0, 1 - (idle + own_s * os.sysconf("SC_CLK_TCK")) / sum(spent))
+
+
+def list_spent(before: str, after: str) -> list[int]:
+    """Ticks of all processors together, by what they were spent on; empty if they are not told."""
+    ticks = [[int(figure) for figure in stat.partition("\n")[0].split()[1:]] for stat in (before, after)]
+    if any(len(figures) < CPU_FIGURES for figures in ticks):
+        return []
+    return [new - old for old, new in zip(*ticks, strict=True)][:CPU_FIGURES]

@@ -1,0 +1,83 @@
+"""What the command lines of all tools have in common: types of options, and how a run ends.
+
+Exit status: what the run gives; 2 usage, 3 the run was not possible, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mpchat_tools.common.errors import ToolError
+
+OWN_COMMAND = f"{shlex.quote(sys.executable)} -m mpchat"
+"""Starts the server that this Python has."""
+
+
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def amount(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError
+    return number
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def named_command(text: str) -> tuple[str, list[str]]:
+    """NAME=COMMAND."""
+    name, _, command = text.partition("=")
+    if not name or not command:
+        raise ValueError
+    return name, shlex.split(command)
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {what}")
+
+
+def check_files(parser: argparse.ArgumentParser, *files: Path | None) -> None:
+    """Say before the run, and not after it, that a file cannot be written."""
+    for file in filter(None, files):
+        if not file.absolute().parent.is_dir():
+            parser.error(f"{file.parent} is no directory")
+
+
+def write_json(file: Path | None, report: dict[str, Any]) -> None:
+    if file:
+        file.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def conclude(name: str, run: Callable[[], int]) -> int:
+    """The exit status of a run of the tool `name`."""
+    try:
+        return run()
+    except (ToolError, OSError, psutil.Error) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+
+
+def launch(main: Callable[[], int]) -> None:
+    """End this process with the status of `main`.
+
+    TERM counts as Ctrl-C: the servers that a tool starts have sessions of their own and would go on without it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

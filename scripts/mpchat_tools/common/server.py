@@ -1,0 +1,149 @@
+"""A server of our own: started for a run, and ended with it.
+
+Promises that no process of it is left when OwnServer is closed. Never touches a process that it did not start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import psutil
+
+from mpchat_tools.common.errors import ToolError
+from mpchat_tools.common.faults import Faults, Kind
+from mpchat_tools.common.limits import deferred_interrupts
+from mpchat_tools.common.meter import list_family
+
+READY_S = 20.0
+SENDQ = 1 << 26  # bytes that may wait for one client where that is not what is measured
+TERM_S = 15.0  # the server has 10 s to flush after TERM
+LEFT_S = 2.0  # for the server's processes to end after it
+
+
+class OwnServer:
+    """A server started for this run, and ended with it. `end` tells how well it ended.
+
+    Without `working` and `environment` (its directory and its variables) it has ours.
+    """
+
+    def __init__(
+        self, command: Sequence[str], working: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        try:
+            # A session of its own: Ctrl-C is for us, and we end the server.
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                cwd=working,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log.close()
+            raise ToolError(f"the server cannot be started: {error}") from error
+        self.pid = self._popen.pid
+        self.host, self.port = "", 0  # once it is ready
+        self._log_read = 0  # bytes
+        self.ready_s: float | None = None  # from its start to the line that says so
+        self.end_s: float | None = None  # from TERM to its end
+        self._started = time.monotonic()
+
+    def address(self, deadline: float) -> tuple[str, int]:
+        """Wait for the line that says the server is ready; ToolError if it does not come."""
+        assert self._popen.stdout is not None
+        said = b""
+        while not said.endswith(b"\n"):
+            if not wait([self._popen.stdout.fileno()], max(0.0, deadline - time.monotonic())):
+                raise ToolError("the server did not become ready")
+            chunk = os.read(self._popen.stdout.fileno(), 4096)
+            if not chunk:
+                raise ToolError(f"the server ended before it was ready:\n{self.log_tail()}")
+            said += chunk
+        self.ready_s = time.monotonic() - self._started
+        match = re.fullmatch(rb"mpchat ready on (\S+):(\d+), \d+ workers?\n", said)
+        if match is None:
+            raise ToolError(f"the server does not say where it is ready, but {said[:200]!r}")
+        self.host, self.port = match[1].decode().strip("[]"), int(match[2])
+        return self.host, self.port
+
+    def end(self) -> Faults:
+        """End it with TERM, with KILL after TERM_S, and say what it did wrong in this."""
+        faults = Faults()
+        started = time.monotonic()
+        family = list_family(self.pid)[1:]
+        self._popen.terminate()
+        try:
+            said, _ = self._popen.communicate(timeout=TERM_S)
+        except subprocess.TimeoutExpired:
+            faults.add(Kind.SERVER, f"still there {TERM_S:g} s after TERM")
+            self._popen.kill()
+            said, _ = self._popen.communicate()
+        self.end_s = time.monotonic() - started
+        if self._popen.returncode != 0:
+            faults.add(Kind.SERVER, f"exit status {self._popen.returncode}")
+        if said:
+            faults.add(Kind.SERVER, f"more than one line on standard output: {said[:200]!r}")
+        for process in end_the_rest(family):
+            faults.add(Kind.SERVER, f"left process {process.pid} behind")
+        return faults
+
+    def new_log_lines(self) -> list[str]:
+        """What the server has logged since the last call, whole lines only."""
+        block = self._read_log(self._log_read)
+        whole = block[: block.rfind(b"\n") + 1]
+        self._log_read += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+    def log_tail(self, lines: int = 20) -> str:
+        return b"\n".join(self._read_log(0).splitlines()[-lines:]).decode(errors="replace")
+
+    def _read_log(self, start: int) -> bytes:
+        # Not by seek and read: the server writes where the descriptor that it has from us stands.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), max(0, size - start), start)
+
+    def close(self) -> None:
+        """Let nothing of it stay behind, however the run went."""
+        if self.end_s is None:
+            self.end()
+        assert self._popen.stdout is not None
+        self._popen.stdout.close()
+        self._log.close()
+
+
+def end_the_rest(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Kill those that do not end by themselves in LEFT_S, and name them. A zombie has ended: init is slow."""
+    left = []
+    for process in psutil.wait_procs(family, LEFT_S)[1]:
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                process.kill()
+                left.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return left
+
+
+@contextmanager
+def running(command: Sequence[str], workers: int, clients: int, log_level: str) -> Iterator[OwnServer]:
+    """A server for so many clients, ready, until the block ends. ToolError if it does not come up, or end well."""
+    limits = f"--port 0 --workers {workers} --rate 0 --sendq {SENDQ} --max-clients {clients + 8}"
+    with ExitStack() as stack:
+        with deferred_interrupts():
+            server = stack.enter_context(closing(OwnServer([*command, *limits.split(), "--log-level", log_level])))
+        server.address(time.monotonic() + READY_S)
+        yield server
+        if faults := server.end().examples:
+            said = "; ".join(f"{kind.value}: {', '.join(examples)}" for kind, examples in faults.items())
+            raise ToolError(f"{said}\n{server.log_tail()}")

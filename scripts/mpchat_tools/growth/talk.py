@@ -1,0 +1,151 @@
+"""Runs of a server for growth.py: a talk, a start, or nothing at all, each with a fresh server.
+
+Owns the idle clients, and the moments at which the server is measured. The talk itself, its load generator and its
+check are the benchmark's. Promises a Sample or a ToolError in bounded time, and that no process is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from mpchat_tools.bench.dialects import Line, Steps
+from mpchat_tools.bench.load import Here, Ready
+from mpchat_tools.bench.run import SETTLE_S, Run, Terms, loading, make_run, measure
+from mpchat_tools.bench.workload import Kind, Workload
+from mpchat_tools.common.meter import Disturbance, Watch
+from mpchat_tools.growth.sample import Figures, Sample
+from mpchat_tools.growth.series import Idle, Quiet, Start, Talk
+from mpchat_tools.growth.server import KINDS, ByKind, Server, running, subtract
+
+WINDOW = 1000  # clients that sign on at the same time
+KIB, MIB = 1 << 10, 1 << 20
+FENCE = b"There is no command /growth-fence."
+QUIET_SETTLE_S = 3.0  # what follows a sign-on (marks, a snapshot, the allocator) is over
+
+
+@dataclass(frozen=True, slots=True)
+class IdleLine(Line):
+    """How idle clients come: under names of their own, and not into the lobby."""
+
+    idle: Idle
+
+    def steps(self, client: int, workload: Workload) -> Steps:
+        first, *others = (b"/join #i%d\n" % room for room in self.idle.rooms_of(client))
+        said = [b"i%05d\n" % client, first, b"/leave #lobby\n", *others, b"/growth-fence\n"]
+        return [(b"".join(said), FENCE)]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLine(Line):
+    """How clients come that talk in the lobby, and are in `more` other rooms, each of them alone."""
+
+    more: int
+
+    def steps(self, client: int, workload: Workload) -> Steps:
+        joins = [b"/join #m%d-%d\n" % (client, number) for number in range(self.more)]
+        said = [b"c%05d\n" % client, *joins, b"/join #lobby\n", b"/growth-fence\n"]
+        return [(b"".join(said), FENCE)]
+
+
+def measure_start(command: Sequence[str], start: Start) -> Sample:
+    """Seconds until the server says that it is ready, and CPU seconds of all its processes until then."""
+    watch = Watch()
+    with running(command, start.workers, 0) as server:
+        cpu_s = sum(server.read_cpu().values())
+        disturbance = watch.read(cpu_s)
+        figures: Figures = {"ready_s": server.ready_s, "cpu_s": cpu_s}
+        figures |= {f"{kind}_mib": size / MIB for kind, size in server.read_memory().items()}
+    return Sample(figures, disturbance)
+
+
+def measure_quiet(command: Sequence[str], quiet: Quiet) -> Sample:
+    """What the server takes while nobody says anything; per second."""
+    with ExitStack() as stack:
+        server = stack.enter_context(running(command, quiet.workers, quiet.clients))
+        if quiet.idle:
+            stack.enter_context(idling(server, quiet.idle))
+        time.sleep(min(QUIET_SETTLE_S, quiet.seconds))
+        watch, own_s = Watch(), time.process_time()
+        cpu, wakings, started = server.read_cpu(), server.count_wakings(), time.monotonic()
+        time.sleep(quiet.seconds)
+        seconds = time.monotonic() - started
+        cpu, wakings = subtract(server.read_cpu(), cpu), subtract(server.count_wakings(), wakings)
+        disturbance = watch.read(sum(cpu.values()) + time.process_time() - own_s)
+    figures: Figures = {f"{kind}_ms": spent * 1e3 / seconds for kind, spent in cpu.items()}
+    figures |= {"cpu_ms": sum(cpu.values()) * 1e3 / seconds, "wakings": sum(wakings.values()) / seconds}
+    return Sample(figures, disturbance)
+
+
+def measure_talk(command: Sequence[str], talk: Talk, terms: Terms) -> Sample:
+    """What the talk costs, by kind of process, and whether all of it arrived."""
+    readings: list[ByKind] = []
+    with ExitStack() as stack:
+        server = stack.enter_context(running(command, talk.workers, talk.clients))
+        before = server.read_memory()
+        if talk.idle:
+            stack.enter_context(idling(server, talk.idle))
+
+        def read_cpu(pid: int) -> float:
+            readings.append(server.read_cpu())
+            return sum(readings[-1].values())
+
+        dialect = MemberLine(talk.more) if talk.more else Line()
+        load = stack.enter_context(loading(talk.workload, dialect, WINDOW, server.host, server.port, terms))
+        measured = measure(load, talk.workload, server.pid, None, read_cpu)
+        grown = subtract(server.read_memory(), before)
+    run = make_run("mpchat", talk.workload, dialect, measured)
+    figures = list_figures(talk, run, subtract(readings[1], readings[0]), grown)
+    return Sample(figures, Disturbance(run.stolen, run.foreign), list_faults(run))
+
+
+@contextmanager
+def idling(server: Server, idle: Idle) -> Iterator[None]:
+    """Idle clients, signed on, until the block ends. One load process has them all: they do nothing."""
+    workload = Workload("idle", Kind.SIGN_ON, idle.clients, processes=1)
+    with loading(workload, IdleLine(idle), WINDOW, server.host, server.port, Terms()) as load:
+        load.hear(Here)
+        load.start()
+        load.hear(Ready)
+        time.sleep(SETTLE_S)
+        yield
+
+
+def list_figures(talk: Talk, run: Run, cpu: ByKind, grown: ByKind) -> Figures:
+    """Of a run: its own figures, CPU by kind of process and per message, and memory by kind per client."""
+    counted = run.counted or None
+    messages = talk.workload.rooms * talk.workload.senders * talk.workload.messages
+    figures: Figures = {
+        "rate": run.deliveries_per_s,
+        "cpu_us": run.cpu_us,
+        "message_us": sum(cpu.values()) * 1e6 / messages,
+        "byte_ns": counted and sum(cpu.values()) * 1e9 / counted / talk.workload.size,
+        "mb_per_s": run.deliveries_per_s and run.deliveries_per_s * talk.workload.size / 1e6,
+        "seconds": run.seconds,
+        "load_share": run.load_share,
+        "late_ms": run.late_ms,
+        "mib": None if run.memory is None else run.memory / MIB,
+        "client_kib": sum(grown.values()) / talk.clients / KIB if grown else None,
+    }
+    figures |= {f"{kind}_us": counted and cpu[kind] * 1e6 / counted for kind in KINDS}
+    figures |= {f"{kind}_kib": size / talk.clients / KIB for kind, size in grown.items()}
+    return figures | {f"{name}_ms": value for name, value in run.latency_ms.items()}
+
+
+def list_faults(run: Run) -> list[str]:
+    found = run.findings
+    counts = {
+        "lost": run.lost,
+        "doubled": found.doubled,
+        "out of order": found.reordered,
+        "receivers saw another order": found.disagreed,
+        "disconnected": run.disconnected,
+    }
+    return [f"{count:,} {what}" for what, count in counts.items() if count]
+
+
+def with_mark(talk: Talk, mark: bytes) -> Talk:
+    """The same, but that no delivery can be taken for one of another run; where messages are long enough."""
+    return replace(talk, workload=replace(talk.workload, run=mark)) if talk.workload.run else talk

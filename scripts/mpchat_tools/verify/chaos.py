@@ -1,0 +1,216 @@
+"""chaos.py: parts of a running server are killed, replaced and moved under load, and what it has around it goes.
+
+No client may notice more than a pause. Owns the command line and the report. `check` says how every byte at every
+client is checked, `visitors` what the clients do, `trouble` what is done to the server, `surroundings` what can be
+taken away from it.
+
+Exit status: 0 nothing lost, doubled, reordered, torn, disconnected (nor anything else wrong), 1 something was, and
+those of all tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shlex
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+from mpchat_tools.common.faults import Kind
+from mpchat_tools.common.figures import format_pairs
+from mpchat_tools.common.options import (
+    OWN_COMMAND,
+    add_json,
+    amount,
+    check_files,
+    conclude,
+    names,
+    positive,
+    write_json,
+)
+from mpchat_tools.common.server import OwnServer
+from mpchat_tools.verify.surroundings import HAS_LIMITS, LIMITS, NOT_BOUND, Installation, bound_user
+from mpchat_tools.verify.trouble import AROUND_S, KINDS, MOVE_S, Killer
+from mpchat_tools.verify.visitors import BOOT_S, OBSERVERS, Visitors
+
+ROOM_MOST = 70  # clients: in rooms over 100 the server leaves out the notices that say where a client's stream begins
+
+
+def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The report, and the end of the server's log if it is of use. Raises ToolError."""
+    user = bound_user() if "limit" in options.kill else []
+    with ExitStack() as stack:
+        installation = stack.enter_context(closing(Installation())) if "disk" in options.kill else None
+        command = [*(user or []), *(installation.command if installation else shlex.split(options.command))]
+        command += server_options(options)
+        if installation is None:
+            server = OwnServer(command)
+        else:
+            server = OwnServer(command, installation.working, installation.environment)
+        stack.enter_context(closing(server))
+        address = server.address(time.monotonic() + BOOT_S)
+        limits = LIMITS if user is not None else LIMITS[:1]
+        dice = random.Random(options.seed)
+        killer = Killer(server, options.kill, dice, installation, limits, options.seconds)
+        visitors = Visitors(options, address, killer)
+        visitors.run()
+        killer.look()
+        visitors.faults.merge(server.end())
+        remarks = [] if user is not None else [f"limit: of descriptors only, since {NOT_BOUND}"]
+        return make_report(options, visitors, remarks), server.log_tail() if visitors.faults.counts else ""
+
+
+def server_options(options: argparse.Namespace) -> list[str]:
+    # A guest may come before the one whose place it takes has gone.
+    most = 2 * options.clients + OBSERVERS * options.rooms + 16
+    words = f"--port 0 --workers {options.workers} --rate 0 --segment-timeout 0 --max-clients {most}".split()
+    return words + (f"--beat-timeout {options.beat_timeout}".split() if "stop" in options.kill else [])
+
+
+def make_report(options: argparse.Namespace, visitors: Visitors, remarks: Sequence[str] = ()) -> dict[str, Any]:
+    """All figures and faults, as --json writes them."""
+    names = ("clients", "rooms", "workers", "seconds", "every", "rate", "seed")
+    return {
+        "plan": {name: getattr(options, name) for name in names},
+        "connections": visitors.came,
+        "messages": visitors.messages,
+        "deliveries": visitors.lines,
+        "kills": dict(visitors.killer.kills),
+        "done": dict(visitors.killer.done),
+        "pause_ms": {kind: 1000 * longest for kind, longest in sorted(visitors.pauses.longest.items())},
+        "longest_round_ms": 1000 * visitors.longest_round,
+        "remarks": list(remarks),
+        "faults": visitors.faults.report(),
+    }
+
+
+NOTES = {
+    "kills": "what was done to the server; hup, upgrade and scale are requests",
+    "completed": "the requests that the server carried out, according to its log; it refuses a request while another\n"
+    "one is under way, and gives up an upgrade when a part of it dies or the program is gone",
+    "longest pause": "the longest time between two receipts at one client, by what was done to the server from\n"
+    f"{1000 * AROUND_S:.0f} ms before it to its end: several kinds (+), or nothing (none); a request counts for "
+    f"{MOVE_S:g} s",
+    "our own delay": "of this script, which is a part of the pauses",
+}
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The table that people read, each count with what it counts."""
+    plan, kills, pauses = report["plan"], report["kills"], report["pause_ms"]
+    clients = f"{plan['clients']} at a time, {plan['rooms']} rooms, {report['connections']:,} connections in all"
+    rows = [
+        ("clients", clients),
+        ("messages", f"{report['messages']:,}  ({report['messages'] / plan['seconds']:,.0f}/s)"),
+        ("deliveries", f"{report['deliveries']:,}  ({report['deliveries'] / plan['seconds']:,.0f}/s)"),
+        ("kills", "  ".join(f"{kind} {count:,}" for kind, count in kills.items()) + f"  ({plan['workers']} workers)"),
+        ("completed", "  ".join(f"{kind} {count:,}" for kind, count in report["done"].items()) or "-"),
+        ("longest pause", "  ".join(f"{kind} {longest:,.0f} ms" for kind, longest in pauses.items())),
+        ("our own delay", f"{report['longest_round_ms']:,.0f} ms at most"),
+    ]
+    wanted = [kind.name.lower() for kind in (Kind.LOST, Kind.DOUBLED, Kind.REORDERED, Kind.TORN, Kind.DISCONNECTED)]
+    counts = dict.fromkeys(wanted, 0) | {name: fault["count"] for name, fault in report["faults"].items()}
+    lines = []
+    for name, value in [*rows, *((name, f"{count:,}") for name, count in counts.items())]:
+        lines += format_pairs([(name, value)])
+        if name in NOTES:
+            lines += textwrap.indent(f"({NOTES[name]})", " " * 16).splitlines()
+    lines += report["remarks"]
+    for name, fault in report["faults"].items():
+        lines += [f"WRONG: {name}:", *(f"    {example}" for example in fault["examples"])]
+    return "\n".join(lines)
+
+
+KILLS = """\
+--kill: what is done to the server, a kind at a time, at random moments
+  worker, sequencer   one is killed
+  stop                a worker is stopped, and main has to notice
+  hup                 a reload: every worker is replaced
+  upgrade             the program is replaced by itself
+  scale               a worker more or less
+  disk                the working directory, the temporary directory or the installed program is removed,
+                      and does not come back
+  limit               for about a second main gets no more descriptors, or the server no more processes
+"""
+
+
+def kinds(text: str) -> list[str]:
+    chosen = names(text)
+    for kind in chosen:
+        if kind not in KINDS:
+            raise argparse.ArgumentTypeError(f"{kind!r}: there are {', '.join(KINDS)}")
+    if not chosen:
+        raise argparse.ArgumentTypeError(f"none given; there are {', '.join(KINDS)}")
+    return chosen
+
+
+def why_not(kind: str, options: argparse.Namespace) -> str:
+    """Why trouble of this kind cannot be made; nothing if it can."""
+    if kind == "disk" and options.command is not None:
+        return "not with --command, whose installation is not ours to remove"
+    if kind == "limit" and not HAS_LIMITS:
+        return "this system cannot limit a process that runs (prlimit(2), Linux)"
+    return ""
+
+
+def fault(text: str) -> Kind:
+    try:
+        return Kind[text.upper()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there are {', '.join(kind.name.lower() for kind in Kind)}") from None
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Kill parts of a server under load; check every byte at every client.",
+        epilog=KILLS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--clients", type=positive, default=200, help="that talk")
+    parser.add_argument("--seconds", type=amount, default=60.0, help="that they talk")
+    parser.add_argument(
+        "--kill", type=kinds, metavar="KIND,...", help=f"or other trouble: {', '.join(KINDS)} (all that can be)"
+    )
+    parser.add_argument("--every", type=amount, default=1000.0, metavar="MS", help="between two kills, on average")
+    parser.add_argument("--seed", type=int, default=0, help="decides who talks and what is killed")
+    parser.add_argument("--workers", type=positive, default=4)
+    parser.add_argument("--rooms", type=positive, help=f"for at most {ROOM_MOST} clients each (3, or what is needed)")
+    parser.add_argument("--rate", type=amount, default=2000.0, help="messages/s of all")
+    parser.add_argument("--beat-timeout", type=amount, default=1.0, metavar="S", help="of the server, with --kill stop")
+    parser.add_argument("--settle", type=amount, default=20.0, metavar="S", help="for the last messages to arrive")
+    parser.add_argument("--until", type=fault, metavar="FAULT", help="end as soon as such a fault is found: torn, ...")
+    parser.add_argument("--command", help="starts a server; not with --kill disk, which installs one to remove it")
+    add_json(parser, "all figures and faults")
+    options = parser.parse_args(arguments)
+    if options.kill is None:
+        options.kill = [kind for kind in KINDS if not why_not(kind, options)]
+    for kind in options.kill:
+        if why_not(kind, options):
+            parser.error(f"--kill {kind}: {why_not(kind, options)}")
+    if options.command is None:
+        options.command = OWN_COMMAND
+    if options.rooms is None:
+        options.rooms = max(3, math.ceil(options.clients / 60))
+    if options.clients / options.rooms > ROOM_MOST:
+        parser.error(f"--rooms: too few, with over {ROOM_MOST} clients in each")
+    check_files(parser, options.json)
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    report, log = run_chaos(options)
+    write_json(options.json, report)
+    print(format_report(report))
+    if log:
+        print(f"the end of the server's log:\n{log}", file=sys.stderr)
+    return 1 if report["faults"] else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    return conclude("chaos", lambda: run(options))

@@ -1,0 +1,142 @@
+"""Many clients in one loop over non-blocking sockets.
+
+Owns their connections. Promises to go on reading while a server does not take what a client says, and to serve
+observers first, so that a reference is ahead of the others. It never decides what is wrong with a stream.
+"""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from mpchat_tools.common.errors import ToolError
+from mpchat_tools.verify.check import Stream
+
+RECEIVE_BYTES = 256 << 10  # per recv: more than a socket's receive buffer usually holds
+SLOW_BYTES = 8 << 10  # and of a client that reads slowly
+TICK_S = 0.005  # at most, when something waits to be sent
+
+AStream = TypeVar("AStream", bound=Stream)
+
+
+class Client(Generic[AStream]):
+    """One connection. What the socket does not take is kept."""
+
+    def __init__(self, address: tuple[str, int], stream: AStream, patience: float, slow: bool = False) -> None:
+        """Raises ToolError if there is no connection within `patience` seconds."""
+        self.stream = stream
+        self.slow = slow
+        self.gone = False
+        self.paused = False  # not read for now
+        self.unsent = bytearray()
+        self.socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        try:
+            if slow:
+                # So that what it does not read waits in the server.
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * SLOW_BYTES)
+            self.socket.settimeout(patience)
+            self.socket.connect(address)
+            self.socket.setblocking(False)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            self.socket.close()
+            raise ToolError(f"{stream.name.decode()} could not connect: {error}") from error
+
+    def push(self, dice: random.Random | None) -> None:
+        """Send what waits, or a part of any size. What cannot be sent is tried again, if the connection is not over:
+        reading tells that."""
+        part = self.unsent[: dice.randint(1, len(self.unsent))] if dice else self.unsent
+        try:
+            del self.unsent[: self.socket.send(part)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.unsent.clear()
+
+    def pull(self) -> bytes | None:
+        """What has come; nothing when the connection is over, None when there is nothing yet."""
+        try:
+            return self.socket.recv(SLOW_BYTES if self.slow else RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:  # reset
+            return b""
+
+
+class Crowd(Generic[AStream]):
+    """All clients of one process. `receive` is called with all that a client receives, `end` when its connection is
+    over. With `dice`, clients send in pieces of any size."""
+
+    def __init__(
+        self,
+        receive: Callable[[Client[AStream], bytes], None],
+        end: Callable[[Client[AStream]], None],
+        dice: random.Random | None = None,
+    ) -> None:
+        self.clients: list[Client[AStream]] = []
+        self._receive = receive
+        self._end = end
+        self._dice = dice
+        self._selector = selectors.DefaultSelector()
+        self._sending: dict[Client[AStream], None] = {}
+
+    def watch(self, file: Any, callback: Callable[[], None]) -> None:
+        """Call this when there is something to read from `file`, too."""
+        self._selector.register(file, selectors.EVENT_READ, callback)
+
+    def add(self, client: Client[AStream]) -> None:
+        self.clients.append(client)
+        self._selector.register(client.socket, selectors.EVENT_READ, client)
+
+    def say(self, client: Client[AStream], data: bytes) -> None:
+        if not client.gone:
+            client.unsent += data
+            self._sending[client] = None
+
+    def pause(self, client: Client[AStream]) -> None:
+        """Do not read from it until `resume`."""
+        client.paused = True
+        self._selector.unregister(client.socket)
+
+    def resume(self, client: Client[AStream]) -> None:
+        client.paused = False
+        self._selector.register(client.socket, selectors.EVENT_READ, client)
+
+    def turn(self, timeout: float) -> None:
+        """Send and receive what can be, and wait for it so long."""
+        for client in list(self._sending):
+            client.push(self._dice)
+            if not client.unsent:
+                self._sending.pop(client, None)
+        ready = self._selector.select(min(timeout, TICK_S) if self._sending else timeout)
+        ready.sort(key=lambda event: not (isinstance(event[0].data, Client) and event[0].data.stream.silent))
+        for key, _ in ready:
+            if not isinstance(key.data, Client):
+                key.data()
+            elif (data := key.data.pull()) is not None:
+                self._serve(key.data, data)
+
+    def _serve(self, client: Client[AStream], data: bytes) -> None:
+        if data:
+            self._receive(client, data)
+            return
+        self.drop(client)
+        self._end(client)
+
+    def drop(self, client: Client[AStream]) -> None:
+        """End its connection."""
+        client.gone = True
+        if not client.paused:
+            self._selector.unregister(client.socket)
+        client.socket.close()
+        self._sending.pop(client, None)
+        self.clients.remove(client)
+
+    def close(self) -> None:
+        """Disconnect everybody, in whatever state they are."""
+        for client in self.clients:
+            client.socket.close()
+        self._selector.close()

@@ -1,0 +1,311 @@
+"""stress.py: many clients talk to a server at once, and every single delivery is checked.
+
+Owns the command line, the barriers between the client processes, and the figures. `check` says how a delivery is
+checked, `talkers` what the clients do and when they are done. Nothing is waited for longer than --timeout, but for the
+bounded times that counting the faults and ending the server take.
+
+Latency is from the time at which a message was to be sent to its receipt by the observers, one receiver per room and
+client process. Without --rate a message is to be sent when its sender's turn comes (one message per client and round);
+with --rate at its place in the schedule, however late the sender is.
+
+Exit status: 0 all is well, 1 something was wrong, and those of all tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import secrets
+import shlex
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from mpchat_tools.common.crew import Crew, crew, receive
+from mpchat_tools.common.errors import ToolError
+from mpchat_tools.common.faults import Faults, Kind
+from mpchat_tools.common.figures import QUANTILES, format_pairs, format_table, quantile
+from mpchat_tools.common.limits import deferred_interrupts, raise_file_limit
+from mpchat_tools.common.meter import Meter, Usage, find_server
+from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, positive, write_json
+from mpchat_tools.common.progress import Bar
+from mpchat_tools.common.server import OwnServer
+from mpchat_tools.verify.plan import Plan
+from mpchat_tools.verify.reference import compare_orders
+from mpchat_tools.verify.talkers import CONNECT_S, TICK_S, Progress, Result, Step, run_talkers
+
+JUDGE_S = 60.0  # a client process may need this long after the deadline to name millions of losses
+LARGEST = 4000  # bytes of a message: the server takes lines up to 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that the client processes found, and how long they took."""
+
+    results: list[Result]
+    faults: Faults
+    connect_s: float | None
+    talk_s: float | None
+
+
+class Conductor:
+    """Opens the barriers of the client processes, and collects what they found."""
+
+    def __init__(self, plan: Plan, bar: Bar, talkers: Crew) -> None:
+        self._plan = plan
+        self._bar = bar
+        self._talkers = talkers
+        self._progress: dict[int, Progress] = {}
+        self._results: list[Result] = []
+        self._reached: Counter[Step] = Counter()
+        self._opened_ns: dict[Step, int] = {}
+
+    def run(self) -> Outcome:
+        """Raises ToolError if a client process dies or does not end after the deadline."""
+        pipes = list(self._talkers.pipes)
+        while pipes:
+            for pipe in wait(pipes, TICK_S):
+                assert isinstance(pipe, Connection)
+                if self._receive(receive(pipe)):
+                    pipes.remove(pipe)
+            if time.monotonic() > self._plan.deadline + JUDGE_S:
+                raise ToolError("a client process does not end")
+            self._show()
+        return self._outcome()
+
+    def _receive(self, message: Progress | Result) -> bool:
+        """Whether it was the last one of its process."""
+        if isinstance(message, Result):
+            self._results.append(message)
+            return True
+        self._progress[message.process] = message
+        if message.reached is not None:
+            self._reached[message.reached] += 1
+            if self._reached[message.reached] == self._plan.processes:
+                self._opened_ns[message.reached] = time.monotonic_ns()
+                self._talkers.tell(message.reached)
+        return False
+
+    def _show(self) -> None:
+        latest = self._progress.values()
+        if Step.SIGNING_ON in self._opened_ns:
+            self._bar.show("deliveries", sum(p.arrived for p in latest), self._plan.deliveries)
+        else:
+            everybody = self._plan.clients + self._plan.observers
+            self._bar.show("connections", sum(p.signed_on for p in latest), everybody)
+
+    def _outcome(self) -> Outcome:
+        self._results.sort(key=lambda result: result.process)
+        connect_s, talk_s = None, None
+        if Step.SIGNING_ON in self._opened_ns:
+            talking_ns = self._opened_ns[Step.SIGNING_ON]
+            connect_s = (talking_ns - self._opened_ns[Step.STARTING]) / 1e9
+            talk_s = (max(result.last_arrival_ns for result in self._results) - talking_ns) / 1e9
+        faults = join_faults(self._plan, self._results)
+        return Outcome(self._results, faults, connect_s, talk_s if talk_s and talk_s > 0 else None)
+
+
+def conduct(plan: Plan) -> Outcome:
+    """Run the client processes to their end. Raises ToolError."""
+    shares = [(plan, number) for number in range(plan.processes)]
+    with crew(run_talkers, shares) as talkers, closing(Bar(sys.stderr)) as bar:
+        return Conductor(plan, bar, talkers).run()
+
+
+def join_faults(plan: Plan, results: Sequence[Result]) -> Faults:
+    """What the processes found, and what they disagree about.
+
+    All is well only if all was done: ToolError if the check itself must be wrong to say so.
+    """
+    faults = Faults()
+    for result in results:
+        faults.merge(result.faults)
+    for room in range(plan.rooms):
+        for name, number in compare_orders([result.orders[room] for result in results if room in result.orders]):
+            words = f"two observers of room {room} got message {number} of {name.decode()} in different places"
+            faults.add(Kind.DISAGREED, words)
+    if any(result.timed_out for result in results) and not faults.counts[Kind.STUCK]:
+        faults.add(Kind.STUCK, "the time was up between two steps")
+    arrived = sum(result.arrived for result in results)
+    if not faults.counts.total() and arrived != plan.deliveries:
+        raise ToolError(f"the check is wrong: no fault, but {arrived} of {plan.deliveries} deliveries")
+    return faults
+
+
+def make_report(plan: Plan, outcome: Outcome, faults: Faults, seconds: float, usages: list[Usage]) -> dict[str, Any]:
+    """All figures and faults, as --json writes them. Rates are per second, times in seconds or as named."""
+    latencies = sorted(ns for result in outcome.results for ns in result.latencies_ns)
+    arrived = sum(result.arrived for result in outcome.results)
+    cpu_s = sum(result.cpu_s for result in outcome.results)
+    sent = plan.clients * plan.messages
+    described = {k: v for k, v in dataclasses.asdict(plan).items() if k != "deadline"}
+    return {
+        "plan": described | {"observers": plan.observers, "deliveries": plan.deliveries},
+        "delivered": arrived,
+        "connect_s": outcome.connect_s,
+        "talk_s": outcome.talk_s,
+        "connections_per_s": outcome.connect_s and (plan.clients + plan.observers) / outcome.connect_s,
+        "messages_per_s": outcome.talk_s and sent / outcome.talk_s,
+        "deliveries_per_s": outcome.talk_s and arrived / outcome.talk_s,
+        "latency_ms": {name: quantile(latencies, part) for name, part in QUANTILES.items()},
+        "clients_cpu_s": cpu_s,
+        "clients_cpu_us_per_delivery": cpu_s * 1e6 / arrived if arrived else None,
+        "measured_s": seconds,
+        "server": [dataclasses.asdict(usage) for usage in usages],
+        "faults": faults.report(),
+        "remarks": [remark for result in outcome.results for remark in result.remarks],
+    }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The table that people read."""
+
+    def figure(value: float | None, form: str = ",.0f") -> str:
+        return "n/a" if value is None else format(value, form)
+
+    plan, latency, per_delivery = report["plan"], report["latency_ms"], report["clients_cpu_us_per_delivery"]
+    rows = [
+        ("clients", f"{plan['clients']} + {plan['observers']} observers, {plan['rooms']} rooms"),
+        ("connections/s", f"{figure(report['connections_per_s'])}  ({figure(report['connect_s'], '.2f')} s)"),
+        ("messages/s", f"{figure(report['messages_per_s'])}  ({figure(report['talk_s'], '.2f')} s)"),
+        ("deliveries/s", f"{figure(report['deliveries_per_s'])}  ({report['delivered']:,} of {plan['deliveries']:,})"),
+        ("latency ms", "  ".join(f"{name} {figure(latency[name], '.1f')}" for name in latency) + "  (observers)"),
+        ("CPU of clients", f"{report['clients_cpu_s']:.2f} s  ({figure(per_delivery, '.2f')} µs/delivery)"),
+    ]
+    if "server_ready_s" in report:
+        ready, end = figure(report["server_ready_s"], ".2f"), figure(report["server_end_s"], ".2f")
+        rows.append(("our server", f"ready in {ready} s, ended in {end} s"))
+    return "\n".join([*format_pairs(rows), *format_usages(report), *format_faults(report)])
+
+
+def format_usages(report: dict[str, Any]) -> list[str]:
+    if not report["server"]:
+        return format_pairs([("server", "n/a")])
+    rows = [["server", "pid", "CPU s", "CPU %", "RSS MB", "private MB"]]
+    for usage in report["server"]:
+        private = "n/a" if usage["private"] is None else f"{usage['private'] / 1e6:.1f}"
+        share = 100 * usage["cpu_s"] / report["measured_s"]
+        cpu = [f"{usage['cpu_s']:.2f}", f"{share:.1f}"]
+        rows.append([usage["role"], str(usage["pid"]), *cpu, f"{usage['rss'] / 1e6:.1f}", private])
+    return format_table(rows)
+
+
+def format_faults(report: dict[str, Any]) -> Iterator[str]:
+    for name, fault in report["faults"].items():
+        yield f"WRONG: {Kind[name.upper()].value}: {fault['count']:,}"
+        yield from (f"    {example}" for example in fault["examples"])
+    if report["remarks"]:
+        yield "the server also said:"
+        yield from (f"    {remark}" for remark in report["remarks"][:10])
+    if not report["faults"]:
+        yield "all is well: nothing lost, doubled, out of order, torn or misdelivered"
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not 0 < int(port) < 65536:
+        raise ValueError
+    return host.strip("[]"), int(port)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Talk from many clients at once and check every delivery.")
+    parser.add_argument("--clients", type=positive, default=500)
+    parser.add_argument("--messages", type=positive, default=20, help="of each client")
+    parser.add_argument("--workers", type=positive, default=4, help="of the server started here")
+    parser.add_argument("--rooms", type=positive, default=1, help="1: all stay in the lobby")
+    parser.add_argument("--connect", type=host_and_port, metavar="HOST:PORT", help="use this server")
+    parser.add_argument("--pid", type=positive, help="with --connect: the server's main process, to be measured")
+    parser.add_argument("--command", default=OWN_COMMAND, help="starts a server")
+    add_json(parser, "all figures and faults")
+    parser.add_argument("--seed", type=int, default=0, help="decides in which order the clients talk")
+    parser.add_argument("--processes", type=positive, default=2, help="that the clients are spread over")
+    parser.add_argument("--size", type=positive, default=70, metavar="BYTES", help="of a message, at least")
+    parser.add_argument("--rate", type=float, default=0.0, help="messages/s of all; 0: as fast as possible")
+    parser.add_argument("--timeout", type=amount, default=120.0, metavar="S", help="of the whole run")
+    options = parser.parse_args(arguments)
+    if options.rooms > options.clients or options.processes > options.clients:
+        parser.error("there must be at least as many clients as rooms and as processes")
+    if options.size > LARGEST:
+        parser.error(f"--size: at most {LARGEST}")
+    if not (math.isfinite(options.rate) and options.rate >= 0):
+        parser.error("--rate must not be negative")
+    check_files(parser, options.json)
+    return options
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    return Plan(
+        clients=options.clients,
+        messages=options.messages,
+        rooms=options.rooms,
+        processes=options.processes,
+        size=options.size,
+        rate=options.rate,
+        seed=options.seed,
+        run=secrets.token_hex(4),
+        deadline=time.monotonic() + options.timeout,
+    )
+
+
+def count_files(plan: Plan) -> int:
+    """How many files a client process has open at once."""
+    return 64 + max(len(plan.clients_in(p)) + len(plan.rooms_in(p)) for p in range(plan.processes))
+
+
+def stress_own(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Run against a server of our own; the report, and the end of the server's log if it is of use."""
+    everybody = plan.clients + plan.observers
+    command = shlex.split(options.command)
+    command += f"--port 0 --workers {options.workers} --rate 0 --max-clients {everybody + 8}".split()
+    with ExitStack() as stack:
+        with deferred_interrupts():
+            server = stack.enter_context(closing(OwnServer(command)))
+        host, port = server.address(plan.deadline)
+        plan = dataclasses.replace(plan, host=host, port=port)
+        meter = Meter(server.pid)
+        outcome = conduct(plan)
+        seconds, usages = meter.read()
+        faults = outcome.faults
+        faults.merge(server.end())
+        report = make_report(plan, outcome, faults, seconds, usages)
+        report |= {"server_ready_s": server.ready_s, "server_end_s": server.end_s}
+        return report, server.log_tail() if faults.counts else ""
+
+
+def stress_other(plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
+    """Run against the server named, which goes on afterwards."""
+    host, port = options.connect
+    try:
+        socket.create_connection((host, port), CONNECT_S).close()
+    except OSError as error:
+        raise ToolError(f"{host}:{port}: {error}") from error
+    meter = Meter(options.pid or find_server(host, port))
+    outcome = conduct(dataclasses.replace(plan, host=host, port=port))
+    return make_report(plan, outcome, outcome.faults, *meter.read())
+
+
+def run(options: argparse.Namespace) -> int:
+    plan, log = make_plan(options), ""
+    raise_file_limit(count_files(plan))
+    if options.connect:
+        report = stress_other(plan, options)
+    else:
+        report, log = stress_own(plan, options)
+    write_json(options.json, report)
+    print(format_report(report))
+    if log:
+        print(f"the end of the server's log:\n{log}", file=sys.stderr)
+    return 1 if report["faults"] else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    return conclude("stress", lambda: run(options))

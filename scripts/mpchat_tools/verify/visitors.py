@@ -1,0 +1,202 @@
+"""The clients of a chaos run: everybody talks, some come and go, some read slowly, and now and then trouble is made.
+
+Pauses are measured at clients that read at once and have entered their room, while everybody talks. A client should
+receive something every rooms/rate seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+
+from mpchat_tools.common.errors import ToolError
+from mpchat_tools.common.faults import Faults, Kind
+from mpchat_tools.verify.check import Guest, RoomCheck
+from mpchat_tools.verify.crowd import TICK_S, Client, Crowd
+from mpchat_tools.verify.talk import compose
+from mpchat_tools.verify.trouble import Killer, Pauses
+
+OBSERVERS = 2  # of each room: one goes on while the other's worker is dead
+UNSENT_MOST = 16 << 10  # bytes that may wait in a client to be sent: then others talk
+TEND_S = 0.1
+BOOT_S = 30.0
+SHORTEST = 24  # bytes of a message
+
+
+class Visitor(Client[Guest]):
+    """A client that leaves at a time of its own."""
+
+    def __init__(
+        self, address: tuple[str, int], stream: Guest, room: RoomCheck, slow: bool = False, leave_at: float = math.inf
+    ) -> None:
+        super().__init__(address, stream, BOOT_S, slow)
+        self.room = room
+        self.leave_at = leave_at
+        self.wake_at = 0.0  # a slow reader does not read before
+        self.heard_at: float | None = None
+
+    @property
+    def talks(self) -> bool:
+        """Whether it may be given another message to send."""
+        return not (self.stream.silent or self.stream.quitting) and len(self.unsent) < UNSENT_MOST
+
+
+class Visitors:
+    """The run."""
+
+    def __init__(self, options: argparse.Namespace, address: tuple[str, int], killer: Killer) -> None:
+        self.faults = Faults()
+        self.pauses = Pauses()
+        self.killer = killer
+        self.messages = 0
+        self.lines = 0
+        self.came = 0
+        self.longest_round = 0.0
+        self._options = options
+        self._address = address
+        self._dice = random.Random(options.seed)
+        self._rooms = [RoomCheck(b"r%d" % number, self.faults) for number in range(options.rooms)]
+        self._crowd: Crowd[Guest] = Crowd(self._receive, self._end, self._dice)
+        self._visitors: list[Visitor] = []
+        self._measuring = False
+        self._tend_at = 0.0
+
+    def run(self) -> None:
+        """Raises ToolError."""
+        try:
+            self._bring_observers()
+            self._talk()
+            self._settle()
+        finally:
+            self._crowd.close()
+
+    def _bring_observers(self) -> None:
+        for number in range(OBSERVERS * len(self._rooms)):
+            observer = self._come(number % len(self._rooms), silent=True)
+            deadline = time.monotonic() + BOOT_S
+            while not observer.stream.entered:
+                if time.monotonic() > deadline or observer.gone:
+                    raise ToolError("an observer cannot enter its room")
+                self._turn()
+
+    def _talk(self) -> None:
+        options = self._options
+        for number in range(options.clients):
+            self._come(number % options.rooms, slow=number % 10 == 1, passing=number % 10 == 2)
+        now = last = time.monotonic()
+        end, strike_at, due = now + options.seconds, now + self._interval(), 0.0
+        self._measuring = True
+        while now < end and self._visitors and not self.faults.counts[options.until]:
+            due = min(due + (now - last) * options.rate, options.rate)
+            due -= self._say(int(due))
+            if now >= strike_at:
+                strike_at = now + self._interval()
+                strike = self.killer.strike()
+                if strike is not None:
+                    self.pauses.happened(strike, time.monotonic())
+            self.killer.relent(now)
+            self._change_guard(now)
+            self._turn()
+            last, now = now, time.monotonic()
+            self.longest_round = max(self.longest_round, now - last)
+        self._measuring = False
+        self.killer.relent(math.inf)
+        for visitor in self._visitors:
+            if visitor.heard_at is not None and not visitor.stream.quitting:
+                self.pauses.add(visitor.heard_at, now)
+
+    def _settle(self) -> None:
+        patience = 0.0 if self.faults.counts[self._options.until] else self._options.settle
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and not self._settled():
+            self._turn()
+        for room in self._rooms:
+            room.finish()
+        for visitor in self._visitors:
+            if visitor.stream.quitting:
+                self.faults.add(Kind.STUCK, f"{visitor.stream.name.decode()} has left, and its connection stays")
+
+    def _settled(self) -> bool:
+        gone = not any(visitor.stream.quitting for visitor in self._visitors)
+        return gone and all(room.complete() for room in self._rooms)
+
+    def _say(self, due: int) -> int:
+        """Give anybody so many messages to send, or fewer where nobody is free; give how many."""
+        for count in range(due):
+            drawn = self._dice.choices(self._visitors, k=8)
+            talker = next((visitor for visitor in drawn if visitor.talks), None)
+            if talker is None:
+                return count
+            said, name = talker.room.reference.said, talker.stream.name
+            said[name] += 1
+            size = SHORTEST + self._dice.randrange(1000 if self._dice.random() < 0.02 else 80)
+            self._crowd.say(talker, compose(talker.room.name, name, said[name], size))
+            self.messages += 1
+        return due
+
+    def _interval(self) -> float:
+        return float(self._options.every / 1000 * self._dice.uniform(0.5, 1.5))
+
+    def _come(self, number: int, silent: bool = False, slow: bool = False, passing: bool = False) -> Visitor:
+        room = self._rooms[number]
+        stream = room.add(Guest(b"c%d" % self.came, room, silent))
+        self.came += 1
+        leave_at = time.monotonic() + self._dice.uniform(0.3, 4.0) if passing else math.inf
+        try:
+            visitor = Visitor(self._address, stream, room, slow, leave_at)
+        except ToolError:
+            stream.dropped = True
+            raise
+        self._visitors.append(visitor)
+        self._crowd.add(visitor)
+        self._crowd.say(visitor, b"%b\n/join %b\n/leave lobby\n" % (stream.name, room.name))
+        return visitor
+
+    def _change_guard(self, now: float) -> None:
+        """Who has been there long enough leaves, and another one comes for it."""
+        for visitor in [each for each in self._visitors if now >= each.leave_at]:
+            visitor.stream.quitting = True
+            visitor.leave_at = math.inf
+            self._crowd.say(visitor, b"/quit\n")
+            try:
+                self._come(self._dice.randrange(len(self._rooms)), slow=visitor.slow, passing=True)
+            except ToolError as error:
+                self.faults.add(Kind.DISCONNECTED, str(error))
+
+    def _turn(self) -> None:
+        """Send and receive, for a tick at most."""
+        self._crowd.turn(TICK_S)
+        now = time.monotonic()
+        for visitor in self._visitors:
+            if visitor.paused and visitor.wake_at <= now:
+                self._crowd.resume(visitor)
+        for room in self._rooms:
+            room.wake()
+        if now >= self._tend_at:
+            self._tend_at = now + TEND_S
+            for room in self._rooms:
+                room.tend()
+
+    def _receive(self, visitor: Client[Guest], data: bytes) -> None:
+        assert isinstance(visitor, Visitor)
+        now, stream = time.monotonic(), visitor.stream
+        if self._measuring and stream.entered and not visitor.slow:
+            if visitor.heard_at is not None:
+                self.pauses.add(visitor.heard_at, now)
+            visitor.heard_at = now
+        before = stream.lines
+        if not stream.dropped:
+            stream.feed(data)
+        self.lines += stream.lines - before
+        if visitor.slow and self._measuring and self._dice.random() < 0.05:
+            visitor.wake_at = now + self._dice.uniform(0.1, 2.0)
+            self._crowd.pause(visitor)
+
+    def _end(self, visitor: Client[Guest]) -> None:
+        assert isinstance(visitor, Visitor)
+        if not visitor.stream.quitting:
+            self.faults.add(Kind.DISCONNECTED, f"{visitor.stream.name.decode()} was disconnected")
+            visitor.stream.dropped = True
+        self._visitors.remove(visitor)

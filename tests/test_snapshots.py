@@ -194,6 +194,30 @@ async def test_one_that_becomes_too_large_is_given_up() -> None:
 
 
 @on_loop
+async def test_one_that_the_log_asks_for_too_may_be_of_any_size() -> None:
+    """Nobody else is asked for it."""
+    with desk() as tested:
+        last = await talk(tested)
+        tested.snapshots.want(tested.tell, most=2 * PIECE)
+        await turn()
+        tested.snapshots.want_again(tested.tell)
+        assert await tested.take() == (last, tested.expected(last).dump())
+        await tested.reply()
+        assert (tested.told, tested.snapshots.busy) == (2, False)
+
+
+@on_loop
+async def test_one_that_is_being_copied_is_for_the_log_too() -> None:
+    with desk() as tested:
+        last = await talk(tested)
+        tested.snapshots.want(tested.tell, most=2 * PIECE)
+        tested.snapshots.want_again(tested.tell)
+        assert (await tested.take())[0] == last
+        await tested.reply()
+        assert (tested.told, tested.snapshots.busy) == (2, False)
+
+
+@on_loop
 async def test_who_wants_one_while_one_is_on_its_way_has_the_next_one_with_the_others() -> None:
     with desk() as tested:
         first = await talk(tested)
@@ -203,13 +227,13 @@ async def test_who_wants_one_while_one_is_on_its_way_has_the_next_one_with_the_o
         await tested.read()
         tested.snapshots.want(tested.tell, most=1)
         tested.snapshots.want(tested.tell)
-        tested.snapshots.want_again(tested.tell)  # it has one coming
+        tested.snapshots.want_again(tested.tell)  # the log takes the first one
         assert (await tested.take())[0] == first
         await tested.reply()
-        assert tested.told == 1
+        assert tested.told == 2
         assert (await tested.take())[0] == second
         await tested.reply()
-        assert tested.told == 3
+        assert tested.told == 4
         assert not tested.snapshots.busy
 
 

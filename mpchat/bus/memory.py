@@ -147,7 +147,9 @@ class MemoryLog:
         with self._changed:
             self._check_size(HEADER + size)
             self._journal.warm_up(size)
-            self._asked_at = self._clock()
+            # It may be another one, and be given up: that is no reason not to ask.
+            if self._asked_at > float("-inf"):
+                self._asked_at = self._clock()
 
     def put_snapshot(self, seq: int, blob: bytes | bytearray) -> None:
         """Here is a state behind `seq`: forget what it covers, but for the tail. Raises LogTrimmed, LogFull."""

@@ -52,8 +52,11 @@ class Snapshots:
         self._begin()
 
     def want_again(self, then: Callable[[], None]) -> None:
-        """As `want`, for the log, which may take the one that is on its way."""
-        if not self.busy:
+        """As `want`, for the log, which may take the one that is on its way, however large that is."""
+        if self._busy and not self._reader.capturing:
+            self._most = float("inf")
+            self._sharing.append(then)
+        else:
             self.want(then)
 
     def disconnect(self) -> None:

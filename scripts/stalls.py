@@ -39,6 +39,7 @@ from mpchat.config import Config
 from mpchat.server.control import Channel, Handed, HandOff, Ready
 from mpchat.server.ledger import Ledger, Mark, Shape, ring_size
 from mpchat.server.worker import worker
+from mpchat.wire.registry import LINE
 
 CONTEXT = multiprocessing.get_context("fork")
 CONFIG = Config(beat_timeout=0.5)
@@ -261,7 +262,7 @@ class Office:
         self.publish([Said(sid_of(len(self._peers)), self._end, ("to be heard",))])
         chunks = [numbers[start : start + 100] for start in range(0, count, 100)]
         for chunk in chunks:
-            clients = tuple(Handed(sid_of(number), "127.0.0.1", number, 1) for number in chunk)
+            clients = tuple(Handed(sid_of(number), "127.0.0.1", number, LINE, 1) for number in chunk)
             descriptors = [self._clients[number].fileno() for number in chunk]
             self._channel.post(HandOff(clients, chunk is not chunks[-1]), descriptors)
         while self._channel.backlog:

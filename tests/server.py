@@ -324,8 +324,12 @@ class Server:
 
     # --- what there is to do
 
-    def connect(self, receive_buffer: int | None = None, make: type[C] = Chatter) -> C:  # type: ignore[assignment]
+    def connect(self, receive_buffer: int | None = None) -> Chatter:
         """A client that has said nothing yet; it is closed with the server."""
+        return self.connect_as(Chatter, receive_buffer)
+
+    def connect_as(self, make: type[C], receive_buffer: int | None = None) -> C:
+        """As `connect`, for a client of another kind."""
         chatter = make(self.host, self.port, receive_buffer)
         self._chatters.append(chatter)
         return chatter

@@ -72,7 +72,7 @@ def running(*options: str) -> Iterator[Server]:
 def meet(server: Server) -> tuple[Chatter, FramedChatter]:
     """Alice, who types lines, and fred, who sends frames; they know of each other."""
     alice = server.chat("alice")
-    fred = server.connect(make=FramedChatter)
+    fred = server.connect_as(FramedChatter)
     fred.expect_events(Welcome())
     fred.asks("say", "fred")
     fred.expect_events(SignedOn("fred", "lobby", ("alice",), 0, ""))
@@ -128,7 +128,7 @@ def test_what_makes_no_sense_is_told_in_the_dialect_of_whoever_sent_it() -> None
 def test_whoever_is_turned_away_is_told_why_in_their_dialect() -> None:
     with running("--workers", "1", "--max-clients", "1") as server:
         server.chat("alice")
-        assert server.connect(make=FramedChatter).expect_end() == ["SERVER_FULL 1"]
+        assert server.connect_as(FramedChatter).expect_end() == ["SERVER_FULL 1"]
         assert server.connect().expect_end() == ["! The server is full: 1 clients. Try again later."]
 
 

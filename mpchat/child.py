@@ -123,7 +123,8 @@ def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn
         signal.pthread_sigmask(signal.SIG_UNBLOCK, MAINS_SIGNALS)
         die_with_main(lifeline)
         tie_to_main(lifeline)
-        code = run()
+        # Also when it gives something else than a number, this process must not come out of here.
+        code = int(run())
     except BaseException as error:  # nothing may be raised into main's frames
         if isinstance(error, MpchatError) or is_refusal(error):
             log.error("process ends reason=%s", error)
@@ -142,15 +143,24 @@ def _close_all_but(keep: set[int]) -> None:
             if int(name) not in keep:
                 _close(int(name))
         return
-    # By ranges, with close_range(2): to list them would need another descriptor. The soft limit is no bound, since it
-    # may be lower than the number of an open descriptor.
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    start = 0
+    start, end = 0, _find_last() + 1
     for number in sorted(keep):
         if start < number:  # closerange takes an empty range for one without an end
             os.closerange(start, number)
         start = number + 1
-    os.closerange(start, max(DESCRIPTORS_MOST, 0 if hard == resource.RLIM_INFINITY else hard))
+    if start < end:
+        os.closerange(start, end)
+
+
+def _find_last() -> int:
+    """The highest descriptor that is open, or one above it. Where close_range(2) is refused, all up to it are tried."""
+    try:
+        return max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - names are all we need
+    except OSError:
+        # There is no descriptor left to list them with, or no /proc. The soft limit is no bound: it may have been
+        # lowered since.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return max(DESCRIPTORS_MOST, 0 if hard == resource.RLIM_INFINITY else hard)
 
 
 def _close(descriptor: int) -> None:

@@ -48,7 +48,11 @@ def leave() -> int:
     sys.exit(3)
 
 
-@pytest.mark.parametrize(("run", "code"), [(lambda: 0, 0), (lambda: 7, 7), (fail, 1), (leave, 1)])
+def forget() -> int:
+    return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("run", "code"), [(lambda: 0, 0), (lambda: 7, 7), (fail, 1), (leave, 1), (forget, 1)])
 def test_its_exit_code_is_what_it_returns(run: Callable[[], int], code: int) -> None:
     before = Footprint.take()
     child = start_child(run)

@@ -5,6 +5,7 @@ Clients stay served, and what is missing is tried again until it is there.
 
 from __future__ import annotations
 
+import platform
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ import pytest
 from server import (
     DEADLINE,
     ROOT,
+    SERVER,
     Chatter,
     Server,
     eventually,
@@ -296,3 +298,26 @@ def test_main_has_no_thread() -> None:
     with running_server("--workers", "2") as server:
         chat_of_two(server)
         assert psutil.Process(server.process.pid).num_threads() == 1
+
+
+# --- system calls that there are not ------------------------------------------------------------------------
+
+RESTRICTED = (sys.executable, str(ROOT / "tests" / "support" / "restricted.py"))
+
+
+@linux_only
+@survivable
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="knows the numbers of two processors only")
+def test_calls_that_the_kernel_refuses_are_done_without() -> None:
+    """As in a container whose runtime is older than the calls."""
+    refused = "memfd_create,pidfd_open,pidfd_send_signal,close_range"
+    with running_server("--workers", "2", command=(*RESTRICTED, refused, *SERVER)) as server:
+        server.expect_log("memfd_create", "/dev/shm")
+        alice, bob = chat_of_two(server)
+        kill_worker_of(server, alice)
+        kill_sequencer(server)
+        talk(alice, bob, "hello")
+        server.process.send_signal(signal.SIGUSR2)
+        server.expect_log("the program is replaced")
+        talk(alice, bob, "hello again")
+        assert len([line for line in server.stderr if "memfd_create" in line]) == 2  # one for each program

@@ -46,6 +46,7 @@ from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workers.placement import Mode
 from mpchat.server.main.workers.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
 from mpchat.server.main.workers.workforce import Workforce
+from mpchat.sharedmemory import find_substitute
 from mpchat.wire.registry import LINE
 
 log = logging.getLogger(__name__)
@@ -179,6 +180,8 @@ class Supervisor:
                 self._inherit(self._inherited)
             else:
                 log.info("mpchat starts version=%s pid=%d", __version__, os.getpid())
+            if substitute := find_substitute():
+                log.warning("memfd_create refused substitute=%s: it holds what must outlive a process", substitute)
             self._reconcile()
             while not self._is_over():
                 self._wait()

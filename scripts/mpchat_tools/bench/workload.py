@@ -13,6 +13,8 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpchat_tools.common.placement import Placement
+
 SENDER_DIGITS = 5
 NUMBER_DIGITS = 7
 RUN_DIGITS = 8
@@ -29,7 +31,7 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(Placement):
     """Clients are numbered from 0. The first `senders` of each room say `messages` each; PACED: `load` a second in all.
 
     `burst` is how many messages of a flood a sender writes at once; 0: all that the socket takes.
@@ -47,16 +49,6 @@ class Workload:
     size: int = 64
     processes: int = 2
     run: bytes = b"0123abcd"
-
-    def room_of(self, client: int) -> int:
-        return client % self.rooms
-
-    def process_of(self, client: int) -> int:
-        """A room stays in one process if there are enough rooms: then its order is compared there."""
-        return self.room_of(client) % self.processes if self.rooms >= self.processes else client % self.processes
-
-    def clients_in(self, process: int) -> list[int]:
-        return [client for client in range(self.clients) if self.process_of(client) == process]
 
     def is_sender(self, client: int) -> bool:
         return client < self.rooms * self.senders

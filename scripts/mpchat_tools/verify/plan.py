@@ -1,16 +1,15 @@
-"""Who is in which room and process, and how much each client says. PURE.
-
-Promises that all processes of a run agree on it without talking, since it is a function of the plan alone.
-"""
+"""How much each client of a stress run says, under which name, and what all should receive. PURE."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from mpchat_tools.common.placement import Placement
+
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Placement):
     """Clients are numbered from 0, and are there all the time. Times are in seconds.
 
     The run id keeps apart what an earlier run left in a room's history. `rate` is messages/s in all, 0 for as fast as
@@ -28,23 +27,6 @@ class Plan:
     host: str = "127.0.0.1"
     port: int = 0
     deadline: float = math.inf
-
-    def room_of(self, client: int) -> int:
-        return client % self.rooms
-
-    def process_of(self, client: int) -> int:
-        """A room stays in one process when there are enough rooms: that takes the fewest observers."""
-        return self.room_of(client) % self.processes if self.rooms >= self.processes else client % self.processes
-
-    def members(self, room: int) -> range:
-        """The talking clients of a room."""
-        return range(room, self.clients, self.rooms)
-
-    def clients_in(self, process: int) -> list[int]:
-        return [client for client in range(self.clients) if self.process_of(client) == process]
-
-    def rooms_in(self, process: int) -> list[int]:
-        return sorted({self.room_of(client) for client in self.clients_in(process)})
 
     @property
     def observers(self) -> int:

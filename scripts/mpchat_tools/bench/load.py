@@ -2,7 +2,7 @@
 
 Owns the connections, and the clock of what is sent and received. Promises to do next to nothing per delivery while
 the clock runs: what comes is received into one large piece of memory, and counted by its bytes; it is read after
-the clock has stopped (benchmark_check). It says how much CPU it took itself, and how late it sent. It never waits
+the clock has stopped (see `check`). It says how much CPU it took itself, and how late it sent. It never waits
 without a bound: for signing on for the task's patience, for deliveries until a time of silence or, again, for that.
 
 The talk with the parent, over a pipe: Here when the process is there, then a `start_ns` from the parent; Ready when all

@@ -75,7 +75,7 @@ class Sequencing:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the parts that a delivery is made of, alone in one process (growth_parts)."""
+    """One of the parts that a delivery is made of, alone in one process (see `parts`)."""
 
     name: str
     batch: int

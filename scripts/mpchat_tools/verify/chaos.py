@@ -113,8 +113,10 @@ def format_report(report: dict[str, Any]) -> str:
         ("longest pause", "  ".join(f"{kind} {longest:,.0f} ms" for kind, longest in pauses.items())),
         ("our own delay", f"{report['longest_round_ms']:,.0f} ms at most"),
     ]
-    wanted = [kind.name.lower() for kind in (Kind.LOST, Kind.DOUBLED, Kind.REORDERED, Kind.TORN, Kind.DISCONNECTED)]
-    counts = dict.fromkeys(wanted, 0) | {name: fault["count"] for name, fault in report["faults"].items()}
+    wanted = (Kind.LOST, Kind.DOUBLED, Kind.REORDERED, Kind.DISAGREED, Kind.TORN, Kind.DISCONNECTED)
+    counts = {kind.name.lower(): 0 for kind in wanted} | {
+        name: fault["count"] for name, fault in report["faults"].items()
+    }
     lines = []
     for name, value in [*rows, *((name, f"{count:,}") for name, count in counts.items())]:
         lines += format_pairs([(name, value)])

@@ -9,7 +9,8 @@ from contextlib import closing
 
 from server import DEADLINE, Chatter, Server, eventually, running_server
 
-from mpchat.server.main.intake.listener import LINE, Listener
+from mpchat.server.main.intake.listener import Listener
+from mpchat.wire.registry import LINE
 
 # What telnet(1) sends when it is told to negotiate: IAC DO SUPPRESS-GO-AHEAD, IAC WILL TERMINAL-TYPE (RFC 854).
 NEGOTIATION = b"\xff\xfd\x03\xff\xfb\x18"

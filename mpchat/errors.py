@@ -6,7 +6,7 @@
     ├── BootError        mpchat's or the system's: the server does not come up
     ├── ServeError       mpchat's or the system's: the server came up and cannot go on
     ├── ForkError        the system's: there is no process, descriptor or memory for another child
-    └── LogError         the log's; its kinds are in `bus.contract`
+    └── LogError         the log's; its kinds are in `log.port`
 
 When the system refuses something (a limit, a permission, no memory), `blame_system` turns its error into one of these.
 An OSError for a call that mpchat should not have made is a bug, and stays as it is, with its traceback.

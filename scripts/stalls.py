@@ -28,14 +28,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from mpchat.bus.contract import LogFull, LogLost
-from mpchat.bus.journal import Journal
-from mpchat.bus.manager import LogAddress, LogLink, LogProxy, Sequencer
-from mpchat.bus.memory import SNAPSHOT_MOST, journal_size
 from mpchat.chat.entries import Entry, Opened, Said, encode_entries
-from mpchat.chat.replica import Replica
-from mpchat.chat.state import Limits
+from mpchat.chat.rules.replica import Replica
+from mpchat.chat.state.state import Limits
 from mpchat.config import Config
+from mpchat.log.local.journal import Journal
+from mpchat.log.local.memory import SNAPSHOT_MOST, journal_size
+from mpchat.log.local.process import LogAddress, LogLink, LogProxy, Sequencer
+from mpchat.log.port import LogFull, LogLost
 from mpchat.server.control import Channel, Handed, HandOff, Ready
 from mpchat.server.ledger import Ledger, Mark, Shape, ring_size
 from mpchat.server.worker import worker

@@ -12,8 +12,8 @@ Events carry everything that a dialect needs to put them into words, and nothing
 from dataclasses import dataclass
 
 from mpchat.chat.entries import SessionId
-from mpchat.chat.history import Line
 from mpchat.chat.problems import Problem
+from mpchat.chat.state.history import Line
 
 # --- events -------------------------------------------------------------------------------------------------
 

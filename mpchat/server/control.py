@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
-from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
 from mpchat.errors import MpchatError
+from mpchat.log.local.process import LogAddress
 
 T = TypeVar("T")
 

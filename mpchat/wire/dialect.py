@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from mpchat.chat.events import Event
 from mpchat.chat.problems import Refusal
 from mpchat.chat.requests import Request
-from mpchat.chat.state import Session
+from mpchat.chat.state.state import Session
 from mpchat.wire.framing import Frame, Framing
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from mpchat.chat.events import Event
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Act, Away, Join, ListMembers, Misread, Private, Quit, Request, Say
-from mpchat.chat.state import Session
+from mpchat.chat.state.state import Session
 from mpchat.wire.dialect import Settings
 from mpchat.wire.framing import Frame
 from mpchat.wire.text import clean_message

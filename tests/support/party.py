@@ -31,8 +31,8 @@ from mpchat.chat.events import (
     ToRoom,
     ToSession,
 )
-from mpchat.chat.replica import Replica
-from mpchat.chat.state import Limits, Session
+from mpchat.chat.rules.replica import Replica
+from mpchat.chat.state.state import Limits, Session
 from mpchat.config import Config
 from mpchat.wire.registry import LINE, make_dialects
 

@@ -19,9 +19,9 @@ from unittest import mock
 
 from mpchat import cli
 from mpchat.server.worker import worker
-from mpchat.server.worker.adoption import Adoptee
-from mpchat.server.worker.client import Client
-from mpchat.server.worker.pace import Pace
+from mpchat.server.worker.inbound.client import Client
+from mpchat.server.worker.moves.adoption import Adoptee
+from mpchat.server.worker.outbound.pace import Pace
 
 LATE = 0.1
 SENDER = re.compile(rb"^(\w+): ", re.MULTILINE)

@@ -38,9 +38,9 @@ from mpchat_tools.growth.server import find_kinds, subtract
 from mpchat_tools.growth.talk import IdleLine, MemberLine, with_mark
 from server import ROOT
 
-from mpchat.bus.contract import Reading, Record
 from mpchat.chat.entries import Said, decode_entries
-from mpchat.chat.state import Limits
+from mpchat.chat.state.state import Limits
+from mpchat.log.port import Reading, Record
 
 SCRIPT = ROOT / "scripts" / "growth.py"
 FAULTY = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'tests' / 'support' / 'faulty_server.py'))}"

@@ -15,7 +15,6 @@ from mpchat.chat.events import (
     ToSession,
     Whois,
 )
-from mpchat.chat.names import clean_name, name_key
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import (
     Away,
@@ -28,7 +27,8 @@ from mpchat.chat.requests import (
     SetTimestamps,
     Unignore,
 )
-from mpchat.chat.state import Session, State
+from mpchat.chat.state.names import clean_name, name_key
+from mpchat.chat.state.state import Session, State
 
 
 def find_member(state: State, name: str) -> Session:

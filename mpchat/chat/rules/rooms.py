@@ -19,10 +19,10 @@ from mpchat.chat.events import (
     ToRoom,
     ToSession,
 )
-from mpchat.chat.names import clean_room, name_key
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Join, Leave, ListMembers, ListRooms, SetTopic, ShowHistory, ShowTopic
-from mpchat.chat.state import LOBBY, Room, Session, State
+from mpchat.chat.state.names import clean_room, name_key
+from mpchat.chat.state.state import LOBBY, Room, Session, State
 
 CROWD = 100
 """Rooms with more members than this are not told who joins and who leaves."""

@@ -18,11 +18,11 @@ from mpchat.chat.events import (
     ToSession,
     Welcome,
 )
-from mpchat.chat.names import clean_name
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.rules.rooms import announce_joined, list_others, list_small_rooms, recall_history
 from mpchat.chat.rules.talk import say
-from mpchat.chat.state import LOBBY, Session, State
+from mpchat.chat.state.names import clean_name
+from mpchat.chat.state.state import LOBBY, Session, State
 
 
 def open_session(state: State, entry: Opened, time: int) -> list[Effect]:

@@ -34,7 +34,7 @@ from mpchat.chat.requests import (
     Unignore,
 )
 from mpchat.chat.rules import people, rooms, session, talk
-from mpchat.chat.state import Session, State
+from mpchat.chat.state.state import Session, State
 
 Rule = Callable[[State, Session, Any, int], list[Effect]]
 

@@ -4,7 +4,7 @@ from mpchat.chat.events import Effect, Message, OtherAway, PrivateIn, PrivateOut
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Act, Private, Reply
 from mpchat.chat.rules.people import find_member
-from mpchat.chat.state import Session, State
+from mpchat.chat.state.state import Session, State
 
 
 def say(state: State, session: Session, texts: tuple[str, ...], time: int) -> Effect:

@@ -15,10 +15,10 @@ import signal
 import time
 from collections.abc import Callable
 
-from mpchat.bus.contract import LogError
-from mpchat.bus.journal import Journal
-from mpchat.bus.manager import LogAddress, Sequencer
 from mpchat.errors import BootError, ForkError
+from mpchat.log.local.journal import Journal
+from mpchat.log.local.process import LogAddress, Sequencer
+from mpchat.log.port import LogError
 from mpchat.server.main.recovery import Pulse, Restarts
 from mpchat.server.main.waitloop import WaitLoop
 

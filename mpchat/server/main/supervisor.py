@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mpchat import __version__
-from mpchat.bus.contract import LogError, Snapshot
-from mpchat.bus.journal import Journal
-from mpchat.bus.manager import LogAddress
-from mpchat.bus.memory import journal_size
 from mpchat.config import FIXED, Config
 from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame_system
+from mpchat.log.local.journal import Journal
+from mpchat.log.local.memory import journal_size
+from mpchat.log.local.process import LogAddress
+from mpchat.log.port import LogError, Snapshot
 from mpchat.logs import reopen_log, report_lost_lines, set_log_level, start_logging
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals

@@ -21,11 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mpchat.bus.contract import Snapshot
 from mpchat.chat.entries import VERSION as ENTRIES_VERSION
 from mpchat.chat.entries import SessionId
-from mpchat.chat.snapshot import SNAPSHOT_VERSION
+from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
 from mpchat.errors import ServeError
+from mpchat.log.port import Snapshot
 from mpchat.server.ledger import Shape
 from mpchat.server.main import signals
 from mpchat.server.main.connection import Held

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mpchat.bus.contract import LogFull, LogLost, LogTrimmed, Reading
-from mpchat.bus.manager import LogLink
+from mpchat.log.local.process import LogLink
+from mpchat.log.port import LogFull, LogLost, LogTrimmed, Reading
 
 
 class Caller:

@@ -14,11 +14,11 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mpchat.bus.contract import LogFull, LogTrimmed
-from mpchat.bus.manager import PIECE
-from mpchat.chat.snapshot import Capture
+from mpchat.chat.state.snapshot import Capture
+from mpchat.log.local.process import PIECE
+from mpchat.log.port import LogFull, LogTrimmed
 from mpchat.server.worker.caller import Errands
-from mpchat.server.worker.reader import Reader
+from mpchat.server.worker.outbound.reader import Reader
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from mpchat.bus.contract import LogError, LogLost
-from mpchat.bus.manager import RECONNECT_SECONDS, LogAddress, LogProxy, connect_log
 from mpchat.chat.entries import Ended, Opened, SessionId, Stopped
-from mpchat.chat.replica import Replica
-from mpchat.chat.state import Limits
+from mpchat.chat.rules.replica import Replica
+from mpchat.chat.state.state import Limits
 from mpchat.config import Config
 from mpchat.errors import MpchatError
+from mpchat.log.local.process import RECONNECT_SECONDS, LogAddress, LogProxy, connect_log
+from mpchat.log.port import LogError, LogLost
 from mpchat.logs import report_lost_lines, start_logging
 from mpchat.server.control import (
     NO_LOG,
@@ -53,14 +53,14 @@ from mpchat.server.control import (
     in_chunks,
 )
 from mpchat.server.ledger import Ledger
-from mpchat.server.worker.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.caller import Errands
-from mpchat.server.worker.client import Client, Start
-from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.inbound.client import Client, Start
+from mpchat.server.worker.inbound.publisher import Publisher
+from mpchat.server.worker.moves.adoption import Adoptee, Adoption, receive_adoptee
 from mpchat.server.worker.outage import Outage
-from mpchat.server.worker.pace import Pace
-from mpchat.server.worker.publisher import Publisher
-from mpchat.server.worker.reader import Reader
+from mpchat.server.worker.outbound.fanout import Fanout
+from mpchat.server.worker.outbound.pace import Pace
+from mpchat.server.worker.outbound.reader import Reader
 from mpchat.server.worker.snapshots import Snapshots
 from mpchat.wire.dialect import Dialect
 from mpchat.wire.registry import make_dialects

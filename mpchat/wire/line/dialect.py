@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mpchat.chat.events import Failed
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Misread, Quit, Request, Say
-from mpchat.chat.state import Session
+from mpchat.chat.state.state import Session
 from mpchat.wire.dialect import Settings
 from mpchat.wire.line.commands import read_command
 from mpchat.wire.line.framing import Frame, LineFraming, Mode

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries, make_input
-from mpchat.chat.replica import Replica
+from mpchat.chat.rules.replica import Replica
 from mpchat.config import Config
-from mpchat.server.worker.fanout import Fanout
+from mpchat.server.worker.outbound.fanout import Fanout
 from mpchat.wire.registry import LINE, make_dialects
 from mpchat_tools.common.meter import Watch
 from mpchat_tools.growth.sample import Sample

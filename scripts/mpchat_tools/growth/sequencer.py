@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import psutil
 
-from mpchat.bus.contract import LogError, LogFull
-from mpchat.bus.journal import Journal
-from mpchat.bus.manager import LogProxy, Sequencer
-from mpchat.bus.memory import journal_size
 from mpchat.chat.entries import Said, encode_entries
+from mpchat.log.local.journal import Journal
+from mpchat.log.local.memory import journal_size
+from mpchat.log.local.process import LogProxy, Sequencer
+from mpchat.log.port import LogError, LogFull
 from mpchat_tools.common.crew import CONTEXT, Crew, Failure, Pipe, crew
 from mpchat_tools.common.limits import deferred_interrupts
 from mpchat_tools.common.meter import Watch, measure_process

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mpchat.chat.events import Failed, Message, Welcome
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Request
-from mpchat.chat.state import Session
+from mpchat.chat.state.state import Session
 from mpchat.config import Config
 from mpchat.wire.dialect import Dialect
 from mpchat.wire.registry import make_dialects

@@ -13,11 +13,11 @@ from itertools import islice
 from multiprocessing import Pipe
 from typing import NamedTuple
 
-from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
 from mpchat.child import start_child
 from mpchat.config import Config
 from mpchat.errors import ForkError
+from mpchat.log.local.process import LogAddress
 from mpchat.server.control import (
     HANDOFF_MOST,
     SIDS_MOST,

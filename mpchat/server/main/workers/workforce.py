@@ -10,9 +10,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from mpchat.bus.manager import LogAddress
 from mpchat.config import Config
 from mpchat.errors import ForkError
+from mpchat.log.local.process import LogAddress
 from mpchat.server.control import (
     NO_LOG,
     Beat,

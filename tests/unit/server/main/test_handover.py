@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.bus.contract import Snapshot
 from mpchat.errors import ServeError
+from mpchat.log.port import Snapshot
 from mpchat.server.ledger import Shape
 from mpchat.server.main import upgrade
 from mpchat.server.main.connection import Held

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mpchat.chat.events import Message
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.requests import Act, Back, Join, Misread, Quit, Request, Say
-from mpchat.chat.state import Session
+from mpchat.chat.state.state import Session
 from mpchat.config import Config
 from mpchat.wire.line.dialect import RUN_MOST, LineDialect
 from mpchat.wire.line.framing import Frame, Mode

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpchat.chat import events
-from mpchat.chat.history import Line
 from mpchat.chat.problems import Problem
+from mpchat.chat.state.history import Line
 from mpchat.wire.line.words import PLAIN, Style, encode_event
 
 NOON = 1_772_366_400_000  # 2026-03-01 12:00 UTC

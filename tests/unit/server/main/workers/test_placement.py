@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mpchat.bus.manager import LogAddress
 from mpchat.chat.entries import SessionId
 from mpchat.config import Config
+from mpchat.log.local.process import LogAddress
 from mpchat.server import kernel
 from mpchat.server.control import Closed, EndSessions, HandOff, Release, Released, ToWorker
 from mpchat.server.ledger import Ledger, Shape

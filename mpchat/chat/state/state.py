@@ -1,0 +1,190 @@
+"""The state of the chat: sessions, rooms, who is in which, and nothing else.
+
+Owns the data and the moves that keep it consistent: a name belongs to one session; a room has members or is no more
+(but the lobby); a session with a name is in at least one room and talks in one that it is in. What entries do to it is
+decided in `replica` and `handlers`.
+
+Deterministic: every loop goes over dicts and lists in the order of insertion, which the log gives. A dict with None for
+values stands where a set would be read in the order of hashes, which differs from process to process.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from mpchat.chat.entries import SessionId
+from mpchat.chat.state.history import History
+from mpchat.chat.state.names import name_key, numbered_name
+
+LOBBY = "lobby"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of the state, the same in every replica of a server."""
+
+    history: int = 500  # lines a room
+    history_bytes: int = 64 << 20  # all rooms together
+    history_shown: int = 512 << 10  # bytes in one answer; must go well into a send queue
+    rooms_of_session: int = 50
+    rooms_of_server: int = 10_000
+    ignores: int = 100
+    name_tries: int = 10
+    topic: int = 300
+    tombstones: int = 20_000
+
+
+@dataclass(slots=True)
+class Session:
+    """One client. `name` is empty until it has signed on; times in ms since the epoch."""
+
+    sid: SessionId
+    address: str
+    since: int
+    epoch: int = 0  # how often its connection was handed over; see entries.Opened
+    position: int = 0  # in its input: all before it is applied
+    mode: str = ""  # how its framing takes what follows
+    name: str = ""
+    key: str = ""
+    tries: int = 0
+    rooms: dict[str, None] = field(default_factory=dict)
+    current: str = ""
+    active: int = 0
+    away: str | None = None
+    ignores: dict[str, str] = field(default_factory=dict)
+    reply_to: SessionId = b""  # not a name: that may be somebody else's by the time of the answer
+    timestamps: bool = False
+    quiet: bool = False
+    dialect: str = ""
+
+
+@dataclass(slots=True)
+class Room:
+    """One room; `members` in the order in which they came."""
+
+    name: str
+    topic: str = ""
+    members: dict[SessionId, None] = field(default_factory=dict)
+
+
+class State:
+    """All sessions and rooms, and the moves between them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.sessions: dict[SessionId, Session] = {}
+        self.names: dict[str, SessionId] = {}
+        self.rooms: dict[str, Room] = {LOBBY: Room(LOBBY)}
+        # (-members, name) of every room, sorted: else every replica would sort all of them at each /rooms.
+        self._ranking: list[tuple[int, str]] = [(0, LOBBY)]
+        self.history = History(limits.history, limits.history_bytes)
+        self.stopped = False
+        self._tombstones: dict[SessionId, None] = {}
+
+    def open(self, sid: SessionId, address: str, epoch: int, dialect: str, time: int) -> Session | None:
+        """A new session; None when there is one, or was one, with this id."""
+        if sid in self.sessions or sid in self._tombstones:
+            return None
+        session = self.sessions[sid] = Session(sid, address, since=time, epoch=epoch, active=time, dialect=dialect)
+        return session
+
+    def close(self, session: Session) -> None:
+        """The session is no more, nor is its name or its place in any room; its id is remembered."""
+        for room in list(session.rooms):
+            self._drop_member(room, session.sid)
+        if session.key:
+            del self.names[session.key]
+        del self.sessions[session.sid]
+        self.bury(session.sid)
+
+    def bury(self, sid: SessionId) -> None:
+        """A session of this id will never be opened (again)."""
+        self._tombstones[sid] = None
+        if len(self._tombstones) > self.limits.tombstones:
+            del self._tombstones[next(iter(self._tombstones))]
+
+    def find(self, name: str) -> Session | None:
+        """The session called `name`, in any case."""
+        sid = self.names.get(name_key(name))
+        return None if sid is None else self.sessions[sid]
+
+    def rename(self, session: Session, name: str) -> None:
+        """Give the session a name that nobody else has."""
+        old, key = session.key, name_key(name)
+        if old:
+            del self.names[old]
+        self.names[key] = session.sid
+        session.name, session.key = name, key
+
+    def free_name(self, name: str) -> str:
+        """`name`, or the next of ``name-2``, ``name-3`` … that nobody has."""
+        candidate, number = name, 2
+        while name_key(candidate) in self.names:
+            candidate = numbered_name(name, number)
+            number += 1
+        return candidate
+
+    def enter(self, session: Session, room: str) -> None:
+        """The session is in `room` (made when it is not there) and talks there."""
+        entered = self.rooms.get(room)
+        if entered is None:
+            entered = self.rooms[room] = Room(room)
+        elif session.sid not in entered.members:
+            self._unrank(entered)
+        if session.sid not in entered.members:
+            entered.members[session.sid] = None
+            self._rank(entered)
+        session.rooms[room] = None
+        session.current = room
+
+    def ranked(self, first: int, count: int) -> list[Room]:
+        """`count` rooms from number `first` on, the fullest first, then by name."""
+        return [self.rooms[name] for _, name in self._ranking[first : first + count]]
+
+    def leave(self, session: Session, room: str) -> bool:
+        """The session is in `room` no more, and talks in the room entered last. True when it had to go to the lobby."""
+        del session.rooms[room]
+        self._drop_member(room, session.sid)
+        if not session.rooms:
+            self.enter(session, LOBBY)
+            return True
+        if session.current == room:
+            session.current = next(reversed(session.rooms))
+        return False
+
+    @property
+    def tombstones(self) -> Collection[SessionId]:
+        """The ids of sessions that will not be opened, the oldest first."""
+        return self._tombstones.keys()
+
+    def restore_session(self, session: Session) -> None:
+        """As it was, in a state that is being loaded; `finish_restoring` comes last."""
+        self.sessions[session.sid] = session
+        if session.key:
+            self.names[session.key] = session.sid
+
+    def restore_room(self, room: str, topic: str, members: Iterable[SessionId]) -> None:
+        """This room, with these members behind those who were restored before."""
+        restored = self.rooms.setdefault(room, Room(room))
+        restored.topic = topic
+        restored.members.update(dict.fromkeys(members))
+
+    def finish_restoring(self) -> None:
+        """All is here again, but for the history."""
+        self._ranking = sorted((-len(room.members), name) for name, room in self.rooms.items())
+
+    def _drop_member(self, room: str, sid: SessionId) -> None:
+        left = self.rooms[room]
+        self._unrank(left)
+        del left.members[sid]
+        if not left.members and room != LOBBY:
+            del self.rooms[room]
+            self.history.forget(room)
+        else:
+            self._rank(left)
+
+    def _rank(self, room: Room) -> None:
+        insort(self._ranking, (-len(room.members), room.name))
+
+    def _unrank(self, room: Room) -> None:
+        del self._ranking[bisect_left(self._ranking, (-len(room.members), room.name))]

@@ -1,0 +1,354 @@
+"""The journal: the memory of the log, which outlives the process that writes it.
+
+Owns a queue of *frames*, first in, first out; a frame is a header and a payload. Positions count the bytes since the
+beginning. The bytes are in *segments* of equal size, as the pages of a process are in memory: a table says where in the
+memory the segment of a position is, and a frame goes on in the next one. The memory begins with words of eight bytes:
+
+    magic | format | size of a segment | how many | head | tail | snapshot | the table: of segment n of the queue, at
+    n % how many
+
+`head` is the position behind the last frame, `tail` that of the oldest that is kept, `snapshot` that of the latest
+snapshot, or of the one before it when the writer was killed just then.
+
+Promises that whoever opens it after the writer was killed, at whatever moment, finds every frame whole, one after the
+other: a frame counts when `head` is stored behind it, and is forgotten when `tail` is, each by one store of one aligned
+word. A segment that is left is used again soon, so that writing needs no new memory as long as as much comes as goes
+(a new page costs ten times what is written to it); what is left beyond WARM is given back to the system, so that the
+memory in use follows what is kept, not the size of the journal. Where the system has no way for that (MADV_REMOVE), it
+stays at the most that was ever kept.
+
+One process uses it at a time, from `take` on: main makes the journal, hands it to the sequencer, and to the next one
+when that is dead. Never looks into a payload, and decides nothing about what is kept.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import IntEnum
+from multiprocessing import reduction
+from typing import Any, NamedTuple
+
+from mpchat.log.port import LogError, LogFull, Snapshot
+from mpchat.sharedmemory import make_memory
+
+HEADER = 40
+"""The bytes of a frame beside its payload."""
+
+SEGMENT = 1 << 20
+"""How large a segment is, in bytes; a multiple of the system's pages."""
+
+WARM = 16 << 20
+"""How many bytes of left segments are kept for what comes next. As much as is left at once when the state of the chat
+is 4 MiB (`memory.LARGER`); with less, that is all."""
+
+_JOIN = 1 << 14  # bytes: up to here, joining the header and the payload costs less than a second store
+
+_HEADER = struct.Struct("=QQQQQ")
+_MAGIC = int.from_bytes(b"mpchatJL", "little")
+_FORMAT = 2
+_WORD = 8
+_MAGIC_AT, _FORMAT_AT, _SEGMENT_AT, _COUNT_AT, _HEAD_AT, _TAIL_AT, _SNAPSHOT_AT, _TABLE_AT = range(8)
+# madvise(2): frees the pages of a shared mapping and what is behind them, as punching a hole in the file would; tmpfs,
+# and so a memfd, can do that. The range must begin at a page, and its end is rounded up to one.
+_MADV_REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    RECORD = 1
+    SNAPSHOT = 2
+
+
+class Frame(NamedTuple):
+    """The header of a frame, and where it is. A snapshot has no entries: it is of the state behind entry `seq`."""
+
+    position: int
+    kind: Kind
+    seq: int
+    entries: int
+    time: int
+    length: int
+
+    @property
+    def last(self) -> int:
+        """The sequence number of a record's last entry."""
+        return self.seq + self.entries - 1
+
+    @property
+    def end(self) -> int:
+        """The position behind it."""
+        return self.position + HEADER + self.length
+
+
+class Journal:
+    """The journal in one process. Made by `make`, `make_private` or `open`; can be sent to a process that is started.
+
+    `descriptor` is that of the memory, or None when the memory is this process's own. `close` closes it.
+    """
+
+    def __init__(self, memory: mmap.mmap, descriptor: int | None) -> None:
+        """`memory` has the journal that is in it."""
+        self.descriptor = descriptor
+        self._memory = memory
+        # Not struct.pack_into: that writes zeros first (s_pack_internal in CPython's Modules/_struct.c), and who is
+        # killed then leaves them. An item of such a view is written by one store (PACK_SINGLE in memoryobject.c).
+        self._bytes = memoryview(memory)
+        self._words = self._bytes.cast("Q")
+        self.segment = self._words[_SEGMENT_AT]
+        self._count = self._words[_COUNT_AT]
+        self.size = self._count * self.segment
+        self._start = len(memory) - self.size  # of the segments
+        self._ready_to = 0  # up to this position, the table has segments
+        self._warm: list[int] = []  # segments that are free and have memory
+        self._cold: list[int] = []  # that are free and have none
+
+    @classmethod
+    def make(cls, size: int, segment: int = SEGMENT) -> "Journal":
+        """An empty one that can be shared, for at least `size` bytes of frames."""
+        whole = _memory_size(size, segment)
+        descriptor = make_memory(whole, "mpchat-journal")
+        return cls(_format(mmap.mmap(descriptor, whole), size, segment), descriptor)
+
+    @classmethod
+    def make_private(cls, size: int, segment: int = SEGMENT) -> "Journal":
+        """An empty one that ends with this process."""
+        return cls(_format(mmap.mmap(-1, _memory_size(size, segment)), size, segment), None)
+
+    @classmethod
+    def open(cls, descriptor: int) -> "Journal":
+        """The one that is in this memory; the descriptor is now the journal's. Raises LogError when it is none of
+        ours, and then leaves the descriptor to the caller."""
+        size = os.fstat(descriptor).st_size
+        if size < mmap.PAGESIZE:
+            raise LogError(f"no journal: {size} bytes are too few for one")
+        memory = mmap.mmap(descriptor, size)
+        try:
+            _check(memory)
+        except LogError:
+            memory.close()
+            raise
+        return cls(memory, descriptor)
+
+    @property
+    def head(self) -> int:
+        """The position behind the last frame."""
+        return self._words[_HEAD_AT]
+
+    @property
+    def tail(self) -> int:
+        """The position of the oldest frame; `head` when there is none."""
+        return self._words[_TAIL_AT]
+
+    @property
+    def free(self) -> int:
+        """How many bytes more can be written, headers included."""
+        # The segment of the tail is free when the tail has left it.
+        return self.size - (self.head - self.tail // self.segment * self.segment)
+
+    def take(self) -> None:
+        """From here on this process writes, and nobody else. Gives back what a writer that was killed has left."""
+        first, end = self.tail // self.segment, -(-self.head // self.segment)
+        taken = {self._words[_TABLE_AT + number % self._count] for number in range(first, end)}
+        self._ready_to = end * self.segment
+        self._warm = []
+        # The lowest are used first.
+        self._cold = [segment for segment in reversed(range(self._count)) if segment not in taken]
+        if self.head:
+            for segment in self._cold:
+                self._give_back(segment)
+
+    def append(self, kind: Kind, seq: int, entries: int, time: int, payload: bytes | bytearray) -> Frame:
+        """Write a frame behind the last. Raises LogFull, and then writes none."""
+        head = self._words[_HEAD_AT]
+        end = head + HEADER + len(payload)
+        if end > self._ready_to:
+            self._get_ready(end)
+        header = _HEADER.pack(kind, seq, entries, time, len(payload))
+        if len(payload) <= _JOIN:
+            self._write(head, header + payload)
+        else:
+            self._write(head, header)
+            self._write(head + HEADER, payload)
+        self._words[_HEAD_AT] = end
+        if kind is Kind.SNAPSHOT:
+            self._words[_SNAPSHOT_AT] = head
+        return Frame(head, kind, seq, entries, time, len(payload))
+
+    def payload(self, frame: Frame, start: int = 0, size: int | None = None) -> bytes:
+        """What was written with this frame, which must be kept still; or so many bytes of it, as far as there are."""
+        if size is None:
+            size = frame.length
+        return self._read(frame.position + HEADER + start, max(0, min(size, frame.length - start)))
+
+    def warm_up(self, size: int) -> None:
+        """So many bytes will come soon: have a segment more at hand for them, if there are too few."""
+        if len(self._warm) * self.segment < size and self._cold:
+            segment = self._cold.pop()
+            start = self._start + segment * self.segment
+            self._memory[start : start + self.segment] = bytes(self.segment)
+            self._warm.append(segment)
+
+    def read_snapshot(self) -> Snapshot:
+        """The snapshot that was written last, for who has no log on this journal. Raises LogError if there is none."""
+        position = self._words[_SNAPSHOT_AT]
+        if not self.tail <= position < self.head:
+            raise LogError("there is no snapshot in the journal")
+        frame = self._frame_at(position)
+        if frame.kind is not Kind.SNAPSHOT:
+            raise LogError("there is no snapshot in the journal")
+        return Snapshot(frame.seq, self.payload(frame))
+
+    def trim(self, position: int) -> None:
+        """Forget all frames before `position`, where a frame must begin, or the end."""
+        before = self.tail
+        if not before <= position <= self.head:
+            raise ValueError(f"position {position} is not between {before} and {self.head}")
+        self._words[_TAIL_AT] = position
+        for number in range(before // self.segment, position // self.segment):
+            self._warm.append(self._words[_TABLE_AT + number % self._count])
+        # Those that were warmed up, and not used, as well.
+        while (len(self._warm) - 1) * self.segment >= WARM:
+            segment = self._warm.pop()
+            self._give_back(segment)
+            self._cold.append(segment)
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames that are kept, the oldest first. Raises LogError when they are not what we write."""
+        position, head = self.tail, self.head
+        while position < head:
+            frame = self._frame_at(position)
+            if frame.end > head:
+                raise LogError(f"the journal is damaged: the frame at {position} ends behind the head, {head}")
+            yield frame
+            position = frame.end
+
+    def seed(self, snapshot: Snapshot, time: int = 0) -> None:
+        """Let the log begin with this snapshot, and not with entry 1: for a program that replaces itself.
+
+        `time` is that of the last entry before (ms since the epoch): what follows has none before it. Raises LogError
+        when something has been written to the journal, LogFull when it is too small.
+        """
+        if self.head:
+            raise LogError("a journal that is in use is not for seeding")
+        self.take()
+        self.append(Kind.SNAPSHOT, snapshot.seq, 0, time, snapshot.blob)
+
+    def close(self) -> None:
+        """Give the memory back, as far as this process is concerned."""
+        self._words.release()
+        self._bytes.release()
+        self._memory.close()
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.descriptor is None:
+            raise TypeError("a private journal cannot be shared")
+        return _rebuild, (reduction.DupFd(self.descriptor),)
+
+    # --- the segments
+
+    def _get_ready(self, end: int) -> None:
+        """Have segments for what is written up to `end`. Raises LogFull."""
+        if end - self.head > self.free:
+            raise LogFull(f"{end - self.head} bytes do not fit into the {self.free} that are free in the journal")
+        while self._ready_to < end:
+            segment = self._warm.pop() if self._warm else self._cold.pop()
+            # The one that was there is left: nobody looks at this word before the head is behind its segment.
+            self._words[_TABLE_AT + self._ready_to // self.segment % self._count] = segment
+            self._ready_to += self.segment
+
+    def _give_back(self, segment: int) -> None:
+        """Let the system have the memory of a segment."""
+        if _MADV_REMOVE is not None:
+            # Memory that is locked, say, cannot be given back (madvise(2), EINVAL): then it is used again as it is.
+            with suppress(OSError):
+                self._memory.madvise(_MADV_REMOVE, self._start + segment * self.segment, self.segment)
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Where in the memory the byte at `position` is, and how many follow it there."""
+        number, inside = divmod(position, self.segment)
+        segment = self._words[_TABLE_AT + number % self._count]
+        return self._start + segment * self.segment + inside, self.segment - inside
+
+    def _write(self, position: int, data: bytes | bytearray) -> None:
+        at, room = self._place(position)
+        if len(data) <= room:
+            self._memory[at : at + len(data)] = data
+            return
+        rest = memoryview(data)
+        while rest:
+            at, room = self._place(position)
+            piece = rest[:room]
+            self._memory[at : at + len(piece)] = piece
+            position += len(piece)
+            rest = rest[room:]
+
+    def _read(self, position: int, length: int) -> bytes:
+        at, room = self._place(position)
+        if length <= room:
+            return self._memory[at : at + length]
+        pieces = []
+        while length > 0:
+            at, room = self._place(position)
+            pieces.append(self._bytes[at : at + min(length, room)])
+            position += room
+            length -= room
+        return b"".join(pieces)
+
+    def _frame_at(self, position: int) -> Frame:
+        kind, seq, entries, time, length = _HEADER.unpack(self._read(position, HEADER))
+        try:
+            return Frame(position, Kind(kind), seq, entries, time, length)
+        except ValueError:
+            raise LogError(f"the journal is damaged: no frame begins at {position}") from None
+
+
+def _rebuild(duplicate: Any) -> Journal:
+    return Journal.open(duplicate.detach())
+
+
+def _segments(size: int, segment: int) -> int:
+    """How many it takes for so many bytes of frames."""
+    return max(1, -(-size // segment))
+
+
+def _memory_size(size: int, segment: int) -> int:
+    """The words, on pages of their own, and the segments."""
+    count = _segments(size, segment)
+    words = (_TABLE_AT + count) * _WORD
+    return -(-words // mmap.PAGESIZE) * mmap.PAGESIZE + count * segment
+
+
+def _format(memory: mmap.mmap, size: int, segment: int) -> mmap.mmap:
+    """Make an empty journal of memory that is all zero."""
+    with memoryview(memory) as whole, whole.cast("Q") as words:
+        words[_SEGMENT_AT] = segment
+        words[_COUNT_AT] = _segments(size, segment)
+        words[_FORMAT_AT] = _FORMAT
+        words[_MAGIC_AT] = _MAGIC
+    return memory
+
+
+def _check(memory: mmap.mmap) -> None:
+    """Raises LogError when there is no journal in this memory, or none that we can read."""
+    magic, version, segment, count, head, tail = struct.unpack_from("=6Q", memory)
+    if magic != _MAGIC:
+        raise LogError("no journal: the memory begins with something else")
+    if version != _FORMAT:
+        raise LogError(f"the journal is of format {version}; this version of mpchat reads format {_FORMAT}")
+    if not segment or segment % mmap.PAGESIZE or len(memory) != _memory_size(count * segment, segment):
+        raise LogError(f"the journal is damaged: {count} segments of {segment} bytes in a memory of {len(memory)}")
+    if not tail <= head <= tail // segment * segment + count * segment:
+        raise LogError(f"the journal is damaged: from {tail} to {head} in {count} segments of {segment} bytes")
+    _check_table(memory, segment, count, range(tail // segment, -(-head // segment)))
+
+
+def _check_table(memory: mmap.mmap, segment: int, count: int, numbers: range) -> None:
+    words = struct.unpack_from(f"={_TABLE_AT + count}Q", memory)
+    used = [words[_TABLE_AT + number % count] for number in numbers]
+    if len(set(used)) < len(used) or any(place >= count for place in used):
+        raise LogError("the journal is damaged: its table is none")

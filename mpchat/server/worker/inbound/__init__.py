@@ -1,0 +1,1 @@
+"""The way in: from a client's socket to the log."""

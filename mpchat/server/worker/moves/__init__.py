@@ -1,0 +1,1 @@
+"""Clients that come from another worker, and clients that leave for one."""

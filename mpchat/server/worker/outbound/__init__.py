@@ -1,0 +1,1 @@
+"""The way out: from the log to the clients."""

@@ -28,6 +28,7 @@ from mpchat.chat.requests import (
     Rename,
     Reply,
     Request,
+    Say,
     SetQuiet,
     SetTimestamps,
     SetTopic,
@@ -201,6 +202,13 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "me", _required(Act), "TEXT", "an action: ** alice waves", "/me waves is shown as ** alice waves to the others."
+    ),
+    Command(
+        "say",
+        _required(lambda argument: Say((argument,))),
+        "TEXT",
+        "say TEXT just as it stands",
+        "For a text that would be a command: /say quit. // says a text that starts with a slash.",
     ),
     Command(
         "topic",

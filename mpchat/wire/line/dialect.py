@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from mpchat.chat.events import Failed
 from mpchat.chat.problems import Problem, Refusal
-from mpchat.chat.requests import Misread, Quit, Request, Say
+from mpchat.chat.requests import Misread, Request, Say
 from mpchat.chat.state.state import Session
 from mpchat.wire.dialect import Settings
 from mpchat.wire.line.commands import read_command
 from mpchat.wire.line.framing import Frame, LineFraming, Mode
+from mpchat.wire.line.meaning import SPECIAL, Kind, read_meaning
 from mpchat.wire.line.words import Style, encode_event
 
 RUN_MOST = 500
@@ -40,20 +41,19 @@ class LineDialect:
             if len(texts) == RUN_MOST:
                 requests.append((said, Say(tuple(texts))))
                 texts = []
-            if text and text[0] not in "/qQ \t":  # nearly all of them
+            if text and text[0] not in SPECIAL:  # nearly all of them
                 texts.append(text)
                 said = end
                 continue
-            spoken = None if text is None else _read_message(text)
-            if spoken is not None:
-                if spoken:
-                    texts.append(spoken)
-                    said = end
-                continue
-            if texts:
-                requests.append((said, Say(tuple(texts))))
-                texts = []
-            requests.append((end, self._refuse_line() if text is None else _read_command(text)))
+            kind, spoken = (Kind.COMMAND, None) if text is None else read_meaning(text)
+            if kind is Kind.MESSAGE and spoken:
+                texts.append(spoken)
+                said = end
+            elif kind is Kind.COMMAND:
+                if texts:
+                    requests.append((said, Say(tuple(texts))))
+                    texts = []
+                requests.append((end, self._refuse_line() if spoken is None else read_command(spoken)))
         if texts:
             requests.append((said, Say(tuple(texts))))
         return requests
@@ -69,16 +69,3 @@ class LineDialect:
     def _refuse_line(self) -> Request:
         return Misread(Problem.LINE_LONG, str(self._settings.max_line))
 
-
-def _read_message(text: str) -> str | None:
-    """The message in `text`: empty for a blank line, None when it is not a message but a command."""
-    if text.startswith("//"):
-        return text[1:]
-    bare = text.strip()
-    if text.startswith("/") or bare.lower() == "quit":
-        return None
-    return text if bare else ""
-
-
-def _read_command(text: str) -> Request:
-    return read_command(text) if text.startswith("/") else Quit("")

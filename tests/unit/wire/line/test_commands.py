@@ -27,6 +27,7 @@ from mpchat.chat.requests import (
     Rename,
     Reply,
     Request,
+    Say,
     SetQuiet,
     SetTimestamps,
     SetTopic,
@@ -48,6 +49,7 @@ SHORT_FORMS = {
     "msg": ("w", "tell"),
     "reply": ("r",),
     "me": (),
+    "say": (),
     "topic": (),
     "history": (),
     "ignore": (),
@@ -99,6 +101,8 @@ READ: list[tuple[str, Request]] = [
     ("/reply", Misuse("reply")),
     ("/me  waves ", Act("waves")),
     ("/me", Misuse("me")),
+    ("/say quit", Say(("quit",))),
+    ("/say", Misuse("say")),
     ("/topic", ShowTopic()),
     ("/topic  Be kind ", SetTopic("Be kind")),
     ("/history", ShowHistory(20)),
@@ -134,7 +138,7 @@ def test_what_a_line_asks_for(line: str, request_: Request) -> None:
 
 def test_each_kind_of_request_can_be_typed() -> None:
     """And the examples above are of each of them."""
-    assert {type(request) for _, request in READ} == {*KINDS}
+    assert {type(request) for _, request in READ} == {*KINDS, Say}
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))

@@ -42,7 +42,7 @@ def test_a_command_parts_the_messages_around_it() -> None:
     [
         ("hello", Say(("hello",))),
         ("  hello", Say(("  hello",))),
-        (" /join a", Say((" /join a",))),
+        (" /join a", Join("a")),
         ("//join a", Say(("/join a",))),
         ("///", Say(("//",))),
         ("quit it", Say(("quit it",))),

@@ -57,7 +57,7 @@ def test_an_error_shows_only_the_beginning_of_what_was_typed() -> None:
     alice.types("/whois " + "x" * 4000, "/" + "y" * 4000)
     alice.sees(
         f"! No one here is called {'x' * 60}.",
-        f"! There is no command /{'y' * 60}. Did you mean /away?",
+        f"! There is no command /{'y' * 60}. Did you mean /say?",
     )
 
 

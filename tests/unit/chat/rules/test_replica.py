@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from party import NOON, Watcher, picture
 from strategies import ANY_TEXT, REQUESTS, TEXTS
 
-from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, Skipped, Stopped, encode_entries
+from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, Skipped, Stopped, encode_entries, make_input
 from mpchat.chat.events import (
     Changed,
     Event,
@@ -185,11 +185,11 @@ def compose_scenario(seed: int) -> list[Entry]:
     words = ["n1", "n2", "n3 hi", "m1", "m2", "m3", "#a", "#b", "#c", "lobby", ""]
     log: list[Entry] = [Opened(sid, "127.0.0.1") for sid in sids]
     log += [Said(sid, 1, (f"n{number}",)) for number, sid in enumerate(sids)]
-    for end in range(2, 1000):
+    for end in range(2, 2000):
         command = chance.choice([*COMMANDS, *(each for each in COMMANDS if each.name in ("join", "ignore", "nick"))])
         if command.name != "quit" or end % 10 == 0:
             request = read_command(f"/{command.name} {chance.choice(words)}")
-            log.append(Asked(chance.choice(sids), end, request))
+            log.append(make_input(chance.choice(sids), end, request))
         log.append(Said(chance.choice(sids), end, ("hello",)))
     return log
 

@@ -1,9 +1,5 @@
 """The replica: what holds whatever entries come, in whatever order, from whichever worker."""
 
-import os
-import random
-import subprocess
-import sys
 import typing
 from collections.abc import Iterable
 
@@ -13,16 +9,11 @@ from hypothesis import strategies as st
 from party import NOON, Watcher, picture
 from strategies import ANY_TEXT, REQUESTS, TEXTS
 
-from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, Skipped, Stopped, encode_entries, make_input
+from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, Skipped, Stopped
 from mpchat.chat.events import (
     Changed,
-    Event,
     Gone,
     Message,
-    NameAsked,
-    NameGiven,
-    Stalled,
-    Stopping,
     Told,
     ToSession,
     Welcome,
@@ -32,7 +23,6 @@ from mpchat.chat.requests import Misread, Quit, Rename
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
 from mpchat.chat.state.state import LOBBY, Limits, Session
-from mpchat.wire.line.commands import COMMANDS, read_command
 
 # --- properties ---------------------------------------------------------------------------------------------
 
@@ -165,53 +155,6 @@ def test_tombstones_are_bounded() -> None:
         replica.apply(Opened(sid, ""), NOON)
         replica.apply(Ended(sid, ""), NOON)
     assert [bool(replica.apply(Opened(sid, ""), NOON)) for sid in sids] == [True] * 7 + [False] * 3
-
-
-DIGEST = """
-import hashlib, sys
-from mpchat.chat.entries import decode_entries
-from mpchat.chat.rules.replica import Replica
-from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
-replica = Replica()
-effects = [replica.apply(entry, time) for time, entry in enumerate(decode_entries(sys.stdin.buffer.read()))]
-print(hashlib.sha256(repr(effects).encode() + replica.dump()).hexdigest())
-"""
-
-
-def compose_scenario(seed: int) -> list[Entry]:
-    """Much that happens between a few people who all share rooms, ignore each other and rename themselves."""
-    chance = random.Random(seed)
-    sids = [bytes([number]) * 16 for number in range(20)]
-    words = ["n1", "n2", "n3 hi", "m1", "m2", "m3", "#a", "#b", "#c", "lobby", ""]
-    log: list[Entry] = [Opened(sid, "127.0.0.1") for sid in sids]
-    log += [Said(sid, 1, (f"n{number}",)) for number, sid in enumerate(sids)]
-    for end in range(2, 2000):
-        command = chance.choice([*COMMANDS, *(each for each in COMMANDS if each.name in ("join", "ignore", "nick"))])
-        if command.name != "quit" or end % 10 == 0:
-            request = read_command(f"/{command.name} {chance.choice(words)}")
-            log.append(make_input(chance.choice(sids), end, request))
-        log.append(Said(chance.choice(sids), end, ("hello",)))
-    return log
-
-
-def digest_with(hash_seed: str, payload: bytes) -> bytes:
-    return subprocess.run(
-        [sys.executable, "-c", DIGEST],
-        input=payload,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        timeout=60,
-        check=True,
-    ).stdout
-
-
-def test_replicas_in_processes_with_other_hash_seeds_agree() -> None:
-    scenario, replica = compose_scenario(seed=7), Replica()
-    effects = [effect for entry in scenario for effect in replica.apply(entry, NOON)]
-    happened = {type(effect.event) for effect in effects if isinstance(effect, Told)}
-    assert {*typing.get_args(Event)} - happened <= {Welcome, NameAsked, NameGiven, Stopping, Stalled}
-    payload = encode_entries(scenario)
-    assert digest_with("1", payload) == digest_with("2", payload)
 
 
 # --- epochs: a connection that goes from worker to worker ---------------------------------------------------

@@ -6,14 +6,13 @@ The test plays the sequencer, byte by byte where that matters.
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
 
 import pytest
 from onloop import on_loop, turn
@@ -120,21 +119,21 @@ async def test_a_sequencer_that_goes_in_the_middle_is_lost(sent: bytes) -> None:
 
 
 def test_who_may_wait_has_all_of_it_sent_and_received() -> None:
-    """A call and an answer, both larger than the kernel takes, and a process that reads and writes as it likes."""
+    """A call and an answer, both larger than the kernel takes, and a peer that reads and writes as it likes."""
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if not pid:
-        ours.close()
-        there: Connection[Any, Any] = Connection(theirs.detach())
-        _, _, arguments, _ = there.recv()
-        there.send(("#RETURN", arguments[0]))
-        os._exit(0)
-    theirs.close()
+
+    def echo() -> None:
+        with Connection(theirs.detach()) as there:
+            _, _, arguments, _ = there.recv()
+            there.send(("#RETURN", arguments[0]))
+
+    peer = threading.Thread(target=echo)
+    peer.start()
     link = LogLink(Connection(ours.detach()), "log")
     link.call("echo", bytes(LARGE))
     assert link.receive() == bytes(LARGE)
     link.close()
-    assert os.waitpid(pid, 0)[1] == 0
+    peer.join()
 
 
 def test_who_has_patience_for_so_long_waits_no_longer() -> None:

@@ -1,7 +1,7 @@
 """The server with processes that boot late, never, or not for a while.
 
-``python -m tests.faulty_worker late|never OPTION...``: workers. The options are those of `mpchat-server`.
-``python -m tests.faulty_worker workers|sequencer FILE OPTION...``: those processes fail for as long as FILE exists.
+``python tests/support/faulty_worker.py late|never OPTION...``: workers. The options are those of `mpchat-server`.
+``python tests/support/faulty_worker.py workers|sequencer FILE OPTION...``: those fail for as long as FILE exists.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The server whose main meets an error in the middle of its life: when it is asked for its status (USR1).
 
-``python -m tests.refused_server memory|files|fault OPTION...``: the options are those of `mpchat-server`.
+``python tests/support/refused_server.py memory|files|fault OPTION...``: the options are those of `mpchat-server`.
 """
 
 import errno

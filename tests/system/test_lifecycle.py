@@ -20,8 +20,8 @@ import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 os.execv(sys.argv[1], sys.argv[1:])
 """
-BOOTS_LATE = (sys.executable, "-m", "tests.faulty_worker", "late")
-BOOTS_NEVER = (sys.executable, "-m", "tests.faulty_worker", "never")
+BOOTS_LATE = (sys.executable, str(ROOT / "tests" / "support" / "faulty_worker.py"), "late")
+BOOTS_NEVER = (sys.executable, str(ROOT / "tests" / "support" / "faulty_worker.py"), "never")
 STOPPING = "! The server is stopping."
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from server import SERVER, run_mpchat, running_server, starting_server
+from server import ROOT, SERVER, run_mpchat, running_server, starting_server
 
 from mpchat.errors import BootError, ServeError, blame_system, is_refusal
 
@@ -20,7 +20,7 @@ resource.setrlimit(getattr(resource, sys.argv[1]), (int(sys.argv[2]), int(sys.ar
 os.execv(sys.argv[3], sys.argv[3:])
 """
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+Z \S+ (DEBUG|INFO|WARNING|ERROR) .+")
-REFUSED = (sys.executable, "-m", "tests.refused_server")
+REFUSED = (sys.executable, str(ROOT / "tests" / "support" / "refused_server.py"))
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS keeps no limit on addresses, and counts otherwise")
 

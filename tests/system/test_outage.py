@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from fatal_server import HOLD, IMPATIENT
@@ -31,9 +30,8 @@ from server import (
     wait_arrived,
     wait_for_members,
 )
-from simulated import Clock, Loop
 
-from mpchat.server.worker.outage import TELL_AFTER, TRY_AGAIN, Outage, encode_notice
+from mpchat.server.worker.outage import encode_notice
 
 SCRIPT = Path(__file__).parents[1] / "support" / "fatal_server.py"
 NOTICE = encode_notice(DIALECT).decode().rstrip("\n")
@@ -95,63 +93,6 @@ def gather(server: Server, *names: str) -> list[Chatter]:
     for each in chatters[:-1]:
         each.expect(f"* {names[-1]} joined #lobby")
     return chatters
-
-
-# --- when -----------------------------------------------------------------------------------------------------
-
-
-class Told:
-    """Counts what it is asked to tell."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.able = True
-        self._clock = Clock()
-        self._loop = Loop(self._clock)
-        self.outage = Outage(cast(Any, self._loop), self._tell)
-
-    def _tell(self) -> bool:
-        self.count += self.able
-        return self.able
-
-    def after(self, seconds: float) -> int:
-        self._clock.now += seconds
-        self._loop.run_timers()
-        return self.count
-
-
-def test_clients_are_told_once_in_an_outage_however_often_the_log_is_lost_in_it() -> None:
-    told = Told()
-    told.outage.begin()
-    assert told.after(TELL_AFTER / 2) == 0
-    told.outage.begin()
-    assert told.after(TELL_AFTER / 2) == 1
-    assert told.outage.told
-    told.outage.begin()
-    assert told.after(2 * TELL_AFTER) == 1
-
-
-def test_an_outage_that_is_over_is_not_told_of() -> None:
-    told = Told()
-    told.outage.begin()
-    told.after(TELL_AFTER / 2)
-    told.outage.end()
-    assert told.after(TELL_AFTER) == 0
-    told.outage.begin()
-    assert told.after(TELL_AFTER / 2) == 0
-    assert told.after(TELL_AFTER / 2) == 1
-    told.outage.end()
-    assert not told.outage.told
-
-
-def test_what_cannot_be_told_just_now_is_told_later() -> None:
-    told = Told()
-    told.able = False
-    told.outage.begin()
-    assert told.after(TELL_AFTER) == 0
-    assert not told.outage.told
-    told.able = True
-    assert told.after(TRY_AGAIN) == 1
 
 
 # --- what clients are told ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Tests leave nothing behind, and hypothesis behaves alike on every machine.
+"""Tests leave nothing behind, unit tests start no process, and hypothesis behaves alike on every machine.
 
 Owns the comparison of what exists before and after each test (and before and after the whole run, for the
 fixtures that live longer than a test): processes, descriptors, shared memory, threads. A test that leaves
@@ -22,10 +22,12 @@ import gc
 import multiprocessing.forkserver
 import multiprocessing.heap
 import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 import uuid
@@ -227,9 +229,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # "Asynchronous Lists").
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # No deadlines: on a shared machine they judge the neighbours. In CI the same examples each time, and more.
+    # No deadlines: on a shared machine they judge the neighbours. A developer runs the tests often: few examples, other
+    # ones each time. In CI the same examples each time, and more.
     # Hypothesis takes tox for CI too, and would not look further than last time.
-    settings.register_profile("local", derandomize=False, deadline=None)
+    settings.register_profile("local", derandomize=False, deadline=None, max_examples=50)
     settings.register_profile(
         "ci",
         derandomize=True,
@@ -263,3 +266,20 @@ def _run_leaves_nothing() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     yield from check_leaks(request.node.nodeid)
+
+
+UNIT_TESTS = Path(__file__).parent / "unit"
+
+
+def refuse_process(*arguments: Any, **options: Any) -> Any:
+    raise AssertionError("a unit test starts a process: it belongs in tests/process")
+
+
+@pytest.fixture(autouse=True)
+def _unit_test_starts_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse unit tests every way in which the standard library starts a process."""
+    if request.path.is_relative_to(UNIT_TESTS):
+        for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system"):
+            monkeypatch.setattr(os, name, refuse_process)
+        monkeypatch.setattr(subprocess, "Popen", refuse_process)
+        monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", refuse_process)

@@ -282,7 +282,7 @@ def run_tests(directory: Path, tests: str, environment: dict[str, str]) -> subpr
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"), [({}, (False, 100, None)), ({"CI": "true"}, (True, 200, None))]
+    ("environment", "expected"), [({}, (False, 50, None)), ({"CI": "true"}, (True, 200, None))]
 )
 def test_run_without_leaks_passes(
     tmp_path: Path, environment: dict[str, str], expected: tuple[bool, int, None]

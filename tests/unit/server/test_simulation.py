@@ -349,7 +349,7 @@ class Simulation(RuleBasedStateMachine):
         assert output == (expected[: len(output)] if cut else expected), "the output is wrong"
 
 
-Simulation.TestCase.settings = settings(max_examples=100, stateful_step_count=100)
+Simulation.TestCase.settings = settings(stateful_step_count=100)
 TestSimulation = Simulation.TestCase
 
 

@@ -63,13 +63,18 @@ def test_its_exit_code_is_what_it_returns(run: Callable[[], int], code: int) -> 
     assert before.leaks() == []
 
 
+def wait_for_kill() -> int:
+    time.sleep(600)
+    return 0
+
+
 def test_it_can_be_killed_and_ended() -> None:
-    child = start_child(lambda: time.sleep(600) or 0)
+    child = start_child(wait_for_kill)
     assert not connection.wait([child.sentinel], 0)
     child.kill()
     wait_for_end(child.sentinel)
     assert child.reap() == -signal.SIGKILL
-    stopped = start_child(lambda: time.sleep(600) or 0)
+    stopped = start_child(wait_for_kill)
     os.kill(stopped.pid, signal.SIGSTOP)
     assert stopped.end() == -signal.SIGKILL
 
@@ -105,8 +110,8 @@ def test_it_keeps_the_descriptors_that_it_is_given_and_no_others() -> None:
 
 def test_the_end_of_one_child_is_not_hidden_by_another() -> None:
     """A sibling that was forked later has nothing of the first one's pipes."""
-    first = start_child(lambda: time.sleep(600) or 0)
-    second = start_child(lambda: time.sleep(600) or 0)
+    first = start_child(wait_for_kill)
+    second = start_child(wait_for_kill)
     first.kill()
     wait_for_end(first.sentinel)
     assert first.reap() == -signal.SIGKILL

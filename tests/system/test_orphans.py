@@ -101,7 +101,7 @@ assert not is_there(orphan)
 @pytest.fixture
 def container() -> tuple[str, ...]:
     """Run what follows as process 1 of its own."""
-    command = ("unshare", "--pid", "--fork", "--kill-child")
+    command: tuple[str, ...] = ("unshare", "--pid", "--fork", "--kill-child")
     if os.geteuid() != 0:
         command = (*command, "--user", "--map-current-user")
     try:

@@ -84,5 +84,5 @@ def test_what_is_no_run_of_entries_is_refused(plain: object) -> None:
 
 def test_the_bytes_name_no_class() -> None:
     """So old ones can be read after classes have moved, and reading them runs no code."""
-    entries = [Opened(b"s" * 16, "::1"), Said(b"s" * 16, 3, ("hi",)), Asked(b"s" * 16, 9, Join("a"))]
+    entries: list[Entry] = [Opened(b"s" * 16, "::1"), Said(b"s" * 16, 3, ("hi",)), Asked(b"s" * 16, 9, Join("a"))]
     assert b"mpchat" not in encode_entries(entries)

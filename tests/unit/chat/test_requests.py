@@ -29,7 +29,8 @@ def test_each_rule_takes_the_kind_that_it_is_for(kind: type[Request]) -> None:
 
 
 def test_what_may_be_asked_before_there_is_a_name() -> None:
-    assert {kind for kind in [*KINDS, Say] if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit}
+    kinds: list[type[Request]] = [*KINDS, Say]
+    assert {kind for kind in kinds if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit}
 
 
 @given(REQUESTS)

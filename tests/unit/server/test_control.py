@@ -39,7 +39,7 @@ MESSAGES: list[ToWorker | ToMain] = [
     Ready(),
     Beat(),
     Received(),
-    EndSessions((b"x" * 16,), "connection lost"),
+    EndSessions(((b"x" * 16, 1),), "connection lost"),
     Closed((b"x" * 16, b"y" * 16)),
     Quiesce(),
     Quiesced(),
@@ -144,7 +144,8 @@ def test_the_most_that_is_handed_over_at_once_fits(ends: tuple[Channel, Channel]
 
 def test_the_most_session_ids_of_one_message_fit(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
-    for message in (Closed(sids(SIDS_MOST)), EndSessions(sids(SIDS_MOST), "connection lost")):
+    sessions = tuple((sid, (1 << 32) - 1) for sid in sids(SIDS_MOST))
+    for message in (Closed(sids(SIDS_MOST)), EndSessions(sessions, "connection lost")):
         main.post(message)
         assert receive(worker) == (message, [])
 

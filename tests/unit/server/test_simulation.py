@@ -57,7 +57,7 @@ class Witness:
         self.spoken: list[str] = []
         self.lost: set[SessionId] = set()
         """Whose session ended because the log was trimmed before anybody could carry on with it."""
-        self._fanout = Fanout(self.replica)
+        self._fanout: Fanout[Output] = Fanout(self.replica)
         self._outputs: dict[SessionId, Output] = {}
 
     def watch(self, sid: SessionId) -> None:
@@ -168,12 +168,13 @@ class Simulation(RuleBasedStateMachine):
         """What is left from before and these lines; so many bytes arrive."""
         for which, lines, size in talk:
             client = self.talker(which)
-            for line in lines if client else []:
+            if client is None:
+                continue
+            for line in lines:
                 if "{}" in line:
                     client.said.append(f"{len(client.said)} of {client.sid.hex()[-2:]}")
                 client.unsent += line.format(*client.said[-1:]).encode() + b"\n"
-            if client:
-                client.send(size)
+            client.send(size)
 
     @rule(which=WHICH, quits=st.booleans(), reset=st.booleans())
     def leave(self, which: int, quits: bool, reset: bool) -> None:

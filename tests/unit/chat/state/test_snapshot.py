@@ -5,6 +5,8 @@ What a replica that was loaded does then is tested with the replica.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +80,7 @@ def test_a_chunk_has_a_bounded_number_of_things(crowd: Replica) -> None:
     most = CHUNK / 200 + 1
     for rows in chunks:
         assert len(rows) <= most
-        for kind, *values in rows:  # type: ignore[misc]
+        for kind, *values in cast(list[tuple[Any, ...]], rows):
             if kind == snapshot._RUNS:
                 assert len(values[1]) <= ROW_RUNS
             elif kind == snapshot._ROOM:

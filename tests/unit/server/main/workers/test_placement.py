@@ -197,11 +197,11 @@ class WithoutKernel(Stories):
 
     @initialize()
     def forget_the_kernel(self) -> None:
-        self.available, kernel.AVAILABLE = kernel.AVAILABLE, False  # type: ignore[misc]
+        self.available, kernel.AVAILABLE = kernel.AVAILABLE, False
 
     def teardown(self) -> None:
         if hasattr(self, "available"):
-            kernel.AVAILABLE = self.available  # type: ignore[misc]
+            kernel.AVAILABLE = self.available
         super().teardown()
 
 

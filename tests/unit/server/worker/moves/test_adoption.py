@@ -22,6 +22,7 @@ from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits
 from mpchat.log.local.memory import MemoryLog
 from mpchat.log.port import LogTrimmed, Reading
+from mpchat.server import kernel
 from mpchat.server.control import Handed
 from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Ledger, Mark, Page, Shape
@@ -70,7 +71,7 @@ class Chat:
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
         self.replica = Replica(LIMITS)
-        self.fanout = Fanout(self.replica)
+        self.fanout: Fanout[Output] = Fanout(self.replica)
         self.position = 0
         self.outputs = [Output() for _ in range(CLIENTS)]
         self._ends = [0] * CLIENTS
@@ -437,7 +438,7 @@ def test_it_goes_on_with_the_log_of_the_next_sequencer(ledger: Ledger, method: s
 def test_where_the_kernel_does_not_count_the_page_says_it_all(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption.kernel, "AVAILABLE", False)
+    monkeypatch.setattr(kernel, "AVAILABLE", False)
     page = ledger.page(0)
     page.clear(7)
     page.received = 40

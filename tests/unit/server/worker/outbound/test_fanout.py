@@ -7,6 +7,7 @@ its own, and flushes them whenever it likes; the bytes must not show it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from framed import FramedDialect, pack
@@ -55,7 +56,7 @@ class Office:
 
     def __init__(self) -> None:
         self.replica = Replica(Limits())
-        self.fanout = Fanout(self.replica)
+        self.fanout: Fanout[Tape] = Fanout(self.replica)
         self.tapes: dict[str, Tape] = {}
         self._position = 0
 
@@ -217,7 +218,7 @@ def test_a_flush_costs_as_much_however_many_silent_rooms_somebody_is_in(monkeypa
     looked: list[int] = []
     settle = Fanout._settle
 
-    def spy(fanout: Fanout[Tape], subscriber: object, channels: Sequence[object]) -> None:
+    def spy(fanout: Fanout[Tape], subscriber: Any, channels: Sequence[Any]) -> None:
         looked.append(len(channels))
         settle(fanout, subscriber, channels)
 
@@ -383,7 +384,7 @@ class NaiveFanout(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         replicas = [Replica(Limits(history=3, rooms_of_session=3)) for _ in range(2)]
-        self.workers = [(replica, Fanout(replica)) for replica in replicas]
+        self.workers: list[tuple[Replica, Fanout[Tape]]] = [(replica, Fanout(replica)) for replica in replicas]
         self.people: list[Person] = []
         self.now = NOON
         self.position = 0

@@ -214,7 +214,7 @@ def unread(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_main_waits_for_nobody_who_does_not_read_its_log(unread: tuple[int, int], tmp_path: Path) -> None:
+def test_main_never_waits_for_a_reader_of_its_log(unread: tuple[int, int], tmp_path: Path) -> None:
     reader, writer = unread
     with started("", "--max-clients", "1", log=tmp_path / "log", output=writer) as server:
         with server.chat("alice"):
@@ -281,7 +281,7 @@ def test_all_processes_follow_the_log_file(tmp_path: Path) -> None:
         assert " main INFO stopping" in "\n".join(server.lines())
 
 
-def test_it_is_opened_anew_whatever_else_is_wrong(tmp_path: Path) -> None:
+def test_the_log_file_is_reopened_even_if_the_configuration_is_wrong(tmp_path: Path) -> None:
     log, config = tmp_path / "log", tmp_path / "mpchat.toml"
     config.write_text(f"log_level = 'debug'\nlog_file = '{log}'\n")
     with started("", "--config", str(config), log=log) as server:
@@ -292,7 +292,7 @@ def test_it_is_opened_anew_whatever_else_is_wrong(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_when_it_cannot_be_opened_anew_the_server_goes_on(tmp_path: Path) -> None:
+def test_the_server_goes_on_if_the_log_file_cannot_be_reopened(tmp_path: Path) -> None:
     folder, moved = tmp_path / "logs", tmp_path / "moved"
     folder.mkdir()
     with started("", log=folder / "log") as server, server.chat("alice") as alice:

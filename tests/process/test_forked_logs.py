@@ -113,7 +113,7 @@ def test_a_child_that_cannot_follow_stays_where_it_was(tmp_path: Path) -> None:
     assert others == ["main INFO one", "main INFO two", "main INFO three"], "and says so once"
 
 
-def test_what_main_has_lost_its_children_do_not_tell(fifo: tuple[str, int]) -> None:
+def test_children_do_not_report_the_lines_that_main_lost(fifo: tuple[str, int]) -> None:
     path, reader = fifo
     start_logging("main", "info", path)
     for _ in range(2000):

@@ -292,7 +292,7 @@ def test_run_without_leaks_passes(
     assert "4 passed" in result.stdout
 
 
-def test_run_with_leaks_fails_and_says_whose_they_are(tmp_path: Path) -> None:
+def test_a_run_with_leaks_fails_and_names_the_tests(tmp_path: Path) -> None:
     result = run_tests(tmp_path, LEAKY_TESTS, {})
     assert result.returncode == 1, result.stdout
     assert "3 passed, 2 errors" in result.stdout

@@ -94,7 +94,7 @@ def test_a_line_that_is_being_refused_is_still_refused() -> None:
 
 
 @survivable
-def test_who_sends_without_line_ends_goes_on_doing_so() -> None:
+def test_a_client_that_sends_without_line_ends_goes_on_doing_so() -> None:
     with running_server("--workers", "2") as server:
         bob, alice = server.chat("bob"), server.connect()
         alice.send(b"alice")
@@ -122,7 +122,7 @@ def test_signing_on_is_carried_on_where_it_was() -> None:
 
 @survivable
 @pytest.mark.parametrize("line", ["alice", ""])
-def test_who_was_never_greeted_is_greeted_once(line: str) -> None:
+def test_a_client_that_was_never_greeted_is_greeted_once(line: str) -> None:
     """The log takes the opening of the dead worker only after its death, and then that of the next."""
     with running_server("--workers", "2") as server:
         with suspended(server.sequencer()):
@@ -152,7 +152,7 @@ def test_what_was_published_and_has_not_come_back_counts_once() -> None:
 
 
 @survivable
-def test_who_is_told_much_and_reads_late_gets_all_of_it() -> None:
+def test_a_client_that_is_told_much_and_reads_late_gets_all_of_it() -> None:
     """More than the kernel takes: the rest waits in the memory of the worker that is killed."""
     with running_server(*BACKLOG_OPTIONS) as server:
         backlog = Backlog(server)
@@ -181,7 +181,7 @@ def test_names_and_private_messages_are_carried_on_with() -> None:
 
 
 @survivable
-def test_who_is_leaving_leaves_once() -> None:
+def test_a_client_that_is_leaving_leaves_once() -> None:
     with running_server("--workers", "2") as server:
         alice, bob = server.chat("alice"), server.chat("bob")
         with suspended(server.sequencer()):
@@ -194,7 +194,7 @@ def test_who_is_leaving_leaves_once() -> None:
 
 
 @survivable
-def test_who_sent_its_last_while_nobody_read_is_heard() -> None:
+def test_the_last_words_sent_to_a_dead_worker_are_heard() -> None:
     with running_server("--workers", "2", "--beat-timeout", "600") as server:
         alice, bob = server.chat("alice"), server.chat("bob")
         worker = server.worker_of(alice)
@@ -208,7 +208,7 @@ def test_who_sent_its_last_while_nobody_read_is_heard() -> None:
 
 
 @survivable
-def test_who_broke_the_connection_while_nobody_read_is_no_ghost() -> None:
+def test_a_client_that_resets_its_connection_to_a_dead_worker_is_no_ghost() -> None:
     with running_server("--workers", "2", "--beat-timeout", "600") as server:
         alice, bob = server.chat("alice"), server.chat("bob")
         worker = server.worker_of(alice)
@@ -222,7 +222,7 @@ def test_who_broke_the_connection_while_nobody_read_is_no_ghost() -> None:
 
 
 @survivable
-def test_the_place_of_who_is_carried_on_with_stays_taken_until_the_end() -> None:
+def test_the_place_of_an_adopted_client_stays_taken_until_it_leaves() -> None:
     with running_server("--workers", "2", "--max-clients", "2") as server:
         alice, bob = server.chat("alice"), server.chat("bob")
         main = psutil.Process(server.process.pid)
@@ -263,7 +263,7 @@ def test_everybody_sees_the_same_members_after_deaths_amid_sign_ons() -> None:
 
 
 @survivable
-def test_who_goes_when_a_worker_has_just_died_is_no_ghost() -> None:
+def test_a_client_that_leaves_when_its_worker_has_just_died_is_no_ghost() -> None:
     """The sequencer reads the opening of a session only when its worker is dead, and its client gone."""
     with running_server("--workers", "3") as server:
         alice, bob, carol = server.chat("alice"), server.chat("bob"), server.chat("carol")
@@ -327,7 +327,7 @@ def test_a_stopped_worker_is_noticed_and_replaced() -> None:
 
 
 @survivable
-def test_who_waits_for_a_stopped_worker_goes_to_another() -> None:
+def test_a_client_that_waits_for_a_stopped_worker_goes_to_another() -> None:
     with running_server("--workers", "2", "--beat-timeout", "600") as server:
         stopped, _ = server.workers()
         stopped.suspend()
@@ -408,7 +408,7 @@ def test_what_was_said_before_the_sequencer_was_killed_is_history_after() -> Non
         carol.expect("alice: before")
 
 
-def test_who_signs_on_while_there_is_no_sequencer_is_let_in_afterwards() -> None:
+def test_a_client_that_signs_on_without_a_sequencer_is_let_in_afterwards() -> None:
     with running_server("--workers", "2", "--beat-timeout", "600") as server:
         sequencer = server.sequencer()
         with suspended(sequencer):
@@ -464,7 +464,7 @@ def test_the_sequencer_and_a_worker_are_killed_at_once() -> None:
 
 
 @survivable
-def test_who_reads_late_gets_all_though_the_sequencer_died_and_then_its_worker() -> None:
+def test_a_late_reader_gets_everything_after_the_sequencer_and_its_worker_died() -> None:
     """What a slow client is still to be told is made again from the log that both have outlived."""
     with running_server(*BACKLOG_OPTIONS) as server:
         backlog = Backlog(server)

@@ -107,7 +107,7 @@ def test_clients_of_two_dialects_chat() -> None:
         assert fred.expect_end() == [repr(Goodbye("fred", ""))]
 
 
-def test_what_makes_no_sense_is_told_in_the_dialect_of_whoever_sent_it() -> None:
+def test_an_error_is_told_in_the_dialect_of_its_sender() -> None:
     with running("--workers", "2", "--max-line", "64") as server:
         alice, fred = meet(server)
         fred.asks("say", "x" * 61)
@@ -125,7 +125,7 @@ def test_what_makes_no_sense_is_told_in_the_dialect_of_whoever_sent_it() -> None
         expect_next(alice, "fred: fine")
 
 
-def test_whoever_is_turned_away_is_told_why_in_their_dialect() -> None:
+def test_a_refused_client_is_told_why_in_its_dialect() -> None:
     with running("--workers", "1", "--max-clients", "1") as server:
         server.chat("alice")
         assert server.connect_as(FramedChatter).expect_end() == ["SERVER_FULL 1"]

@@ -193,7 +193,7 @@ def test_term_does_not_wait_for_the_rate() -> None:
         server.expect_exit(0)
 
 
-def test_who_comes_while_it_stops_is_refused_by_the_system() -> None:
+def test_a_client_that_comes_while_the_server_stops_is_refused_by_the_system() -> None:
     with running_server("--workers", "1", "--drain-timeout", "60") as server:
         held_up(server)
         with pytest.raises(ConnectionRefusedError):
@@ -263,7 +263,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_what_who_starts_it_does_not_hear_it_hears() -> None:
+def test_signals_that_its_parent_ignores_are_obeyed() -> None:
     """Ignored and blocked signals stay so across fork and exec (signal(7))."""
     with running_server("--workers", "1", command=(sys.executable, "-c", DEAF, *SERVER)) as server:
         server.process.send_signal(signal.SIGHUP)

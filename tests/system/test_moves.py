@@ -75,7 +75,7 @@ def test_a_single_worker_is_replaced_too() -> None:
             assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
 
 
-def test_half_a_line_and_who_has_no_name_yet_move_along() -> None:
+def test_half_a_line_and_a_client_without_a_name_move_along() -> None:
     with running_server("--workers", "2", "--segment-timeout", "0") as server:
         bob, alice, nameless = server.chat("bob"), server.chat("alice"), server.connect()
         bob.expect("* alice joined #lobby")
@@ -92,7 +92,7 @@ def test_half_a_line_and_who_has_no_name_yet_move_along() -> None:
         assert nameless.seen.count(WELCOME) == 1
 
 
-def test_who_sends_without_line_ends_goes_on_doing_so() -> None:
+def test_a_client_that_sends_without_line_ends_goes_on_doing_so() -> None:
     with running_server("--workers", "2") as server:
         bob, alice = server.chat("bob"), server.connect()
         alice.send(b"alice")
@@ -106,7 +106,7 @@ def test_who_sends_without_line_ends_goes_on_doing_so() -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_what_a_client_has_not_taken_yet_moves_along(rounds: int) -> None:
+def test_unread_output_moves_along_with_its_client(rounds: int) -> None:
     with running_server(*BACKLOG_OPTIONS) as server:
         backlog = Backlog(server)
         for part in range(rounds):
@@ -126,7 +126,7 @@ def test_what_moved_along_is_there_when_the_next_worker_is_killed() -> None:
         backlog.expect_whole()
 
 
-def test_what_can_be_changed_is_read_anew(tmp_path: Path) -> None:
+def test_a_reload_changes_what_can_be_changed(tmp_path: Path) -> None:
     file = tmp_path / "mpchat.toml"
     file.write_text('max_clients = 10\nworkers = 1\nlog_level = "info"\nhistory = 100\n')
     with running_server("--config", str(file)) as server:
@@ -266,7 +266,7 @@ def test_a_worker_is_retired_and_its_clients_go_to_the_others() -> None:
             each.expect("n0: is everybody there")
 
 
-def test_who_retires_too_slowly_is_killed_and_its_clients_are_carried_on_with() -> None:
+def test_a_worker_that_retires_too_slowly_is_killed_and_its_clients_are_adopted() -> None:
     with running_server("--workers", "2", "--drain-timeout", "1", "--beat-timeout", "600") as server:
         alice, bob = server.chat("alice"), server.chat("bob")
         alice.expect("* bob joined #lobby")

@@ -70,7 +70,7 @@ assert not is_there(orphans[4])
 """)
 
 
-def test_an_own_child_is_left_to_who_waits_for_it() -> None:
+def test_mains_own_child_is_left_to_the_part_that_waits_for_it() -> None:
     run("""
 first, own, last = start_orphan(), start(), start_orphan()
 for pid in (first, own, last):
@@ -84,7 +84,7 @@ assert not is_there(first) and not is_there(last)
 """)
 
 
-def test_who_has_not_ended_is_not_waited_for() -> None:
+def test_a_process_that_has_not_ended_is_not_waited_for() -> None:
     run("""
 own, orphan = start(), start_orphan()
 reap_orphans({own})
@@ -119,7 +119,7 @@ def stranger_of(main: psutil.Process) -> psutil.Process:
     return stranger
 
 
-def test_as_process_1_it_reaps_who_is_left_to_it(container: tuple[str, ...]) -> None:
+def test_as_process_1_main_reaps_orphans(container: tuple[str, ...]) -> None:
     with starting_server("--workers", "1", command=(*container, *WITH_STRANGER, *SERVER)) as server:
         server.wait_ready()
         [main] = psutil.Process(server.process.pid).children()
@@ -144,7 +144,7 @@ def has_connection(process: psutil.Process, port: int) -> bool:
     return any(each.laddr.port == port for each in process.net_connections("tcp") if each.raddr)
 
 
-def test_otherwise_who_is_no_child_of_its_own_is_nothing_to_it() -> None:
+def test_otherwise_main_leaves_orphans_alone() -> None:
     """And delays nothing: an upgrade waits for own children only."""
     with starting_server("--workers", "1", command=(*WITH_STRANGER, *SERVER)) as server:
         server.wait_ready()

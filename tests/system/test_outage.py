@@ -113,7 +113,7 @@ def test_all_are_told_once_and_what_they_send_arrives(stage: Stage) -> None:
     expect_next(alice, "* You are back.")
 
 
-def test_who_comes_meanwhile_is_told_and_then_welcomed(stage: Stage) -> None:
+def test_a_client_that_comes_in_an_outage_is_told_and_then_welcomed(stage: Stage) -> None:
     with stage.outage():
         early = stage.server.connect()
         expect_next(early, NOTICE)
@@ -143,7 +143,7 @@ def test_nobody_is_told_of_a_short_outage(tmp_path: Path) -> None:
         expect_next(bob, "alice: meanwhile")
 
 
-def test_who_was_told_of_an_outage_is_told_of_the_end_too(stage: Stage) -> None:
+def test_clients_that_were_told_of_an_outage_are_told_of_a_stop_too(stage: Stage) -> None:
     alice, bob, carol = gather(stage.server, "alice", "bob", "carol")
     with stage.outage():
         for each in (alice, bob, carol):

@@ -71,7 +71,7 @@ MODULE = (".venv/bin/python", "-m", "mpchat")
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_where_the_link_leads_is_what_is_installed(releases: Releases, folder: str, command: tuple[str, ...]) -> None:
+def test_the_link_says_which_version_is_installed(releases: Releases, folder: str, command: tuple[str, ...]) -> None:
     work = releases.folder / "work"
     work.mkdir()
     options = ("--workers", "1", "--config", os.path.relpath(releases.folder / "mpchat.toml", releases.folder / folder))

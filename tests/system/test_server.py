@@ -130,7 +130,7 @@ def test_private_messages_across_workers() -> None:
         assert not [line for line in carol.seen if "us" in line or "stays" in line]
 
 
-def test_who_comes_later_is_shown_what_was_said() -> None:
+def test_a_client_that_comes_later_is_shown_the_history() -> None:
     with running_server("--workers", "2") as server:
         alice = server.chat("alice")
         for number in range(25):
@@ -199,7 +199,7 @@ def test_lines_before_a_reset_are_delivered() -> None:
 # --- admission and limits -----------------------------------------------------------------------------------
 
 
-def test_who_says_no_name_is_disconnected() -> None:
+def test_a_client_that_gives_no_name_is_disconnected() -> None:
     with running_server("--workers", "1", "--sign-on-timeout", "0.3") as server:
         silent = server.connect()
         alice = server.chat("alice")

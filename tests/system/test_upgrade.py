@@ -85,7 +85,7 @@ def test_it_can_be_replaced_again_and_again(installation: Installation) -> None:
         eventually(lambda: psutil.Process(server.process.pid).num_fds() <= descriptors, "no descriptor is left over")
 
 
-def test_half_a_line_who_has_no_name_yet_and_what_was_not_taken_go_over(installation: Installation) -> None:
+def test_half_a_line_a_client_without_a_name_and_unread_output_go_over(installation: Installation) -> None:
     """What waited was put into words by the old version; what is said from then on is by the new one."""
     options = ("--workers", "2", "--rate", "0", "--sendq", str(16 << 20), "--segment-timeout", "0")
     with running(installation, *options) as server:
@@ -134,7 +134,7 @@ def test_after_it_workers_and_sequencer_can_die(installation: Installation) -> N
         ]
 
 
-def test_what_was_configured_anew_counts_as_far_as_it_can(installation: Installation, tmp_path: Path) -> None:
+def test_a_new_configuration_counts_as_far_as_it_can(installation: Installation, tmp_path: Path) -> None:
     file = tmp_path / "mpchat.toml"
     file.write_text("workers = 1\nmax_clients = 2\nmax_line = 4096\nhistory = 100\n")
     # Where addresses are dear, the ledger has room for no more clients than were asked for at the start.

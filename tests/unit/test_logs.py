@@ -39,7 +39,7 @@ def fifo(tmp_path: Path) -> Iterator[tuple[str, int]]:
         yield found
 
 
-def test_a_line_says_when_who_how_bad_and_what(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_a_time_a_process_a_level_and_a_message(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("worker-0", "info")
     log.info("%s has %d clients", "alice", 3)
     log.warning("careful")
@@ -77,7 +77,7 @@ def test_started_twice_it_says_things_once(capfd: pytest.CaptureFixture[str]) ->
         ("\0", r"\x00"),
     ],
 )
-def test_what_is_not_printable_is_written_as_python_writes_it(
+def test_unprintable_characters_are_escaped_as_python_does(
     text: str, shown: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     start_logging("main", "info")
@@ -134,7 +134,7 @@ def test_another_level(capfd: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == ["seen", "still"]
 
 
-def test_a_line_that_cannot_be_made_is_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_cannot_be_formatted_is_logged_as_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     log.info("%d clients", "three")
     log.info("next")
@@ -143,7 +143,7 @@ def test_a_line_that_cannot_be_made_is_told_of(capfd: pytest.CaptureFixture[str]
     assert second.endswith(" main INFO next")
 
 
-def test_what_libraries_say_goes_the_same_way(capfd: pytest.CaptureFixture[str]) -> None:
+def test_records_of_libraries_take_the_same_way(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     library = logging.getLogger("a.library")
     root = logging.getLogger()
@@ -159,7 +159,7 @@ def test_what_libraries_say_goes_the_same_way(capfd: pytest.CaptureFixture[str])
 # --- what cannot be written ---------------------------------------------------------------------------------
 
 
-def test_what_nobody_reads_is_counted_and_the_count_comes_first(fifo: tuple[str, int]) -> None:
+def test_unread_lines_are_counted_and_the_count_comes_first(fifo: tuple[str, int]) -> None:
     path, reader = fifo
     start_logging("main", "info", path)
     for number in range(2000):
@@ -173,7 +173,7 @@ def test_what_nobody_reads_is_counted_and_the_count_comes_first(fifo: tuple[str,
     ]
 
 
-def test_the_count_is_told_though_nothing_else_is(fifo: tuple[str, int]) -> None:
+def test_the_count_is_logged_even_if_nothing_else_is(fifo: tuple[str, int]) -> None:
     path, reader = fifo
     start_logging("main", "error", path)
     for _ in range(2000):
@@ -185,7 +185,7 @@ def test_the_count_is_told_though_nothing_else_is(fifo: tuple[str, int]) -> None
     assert read_now(reader) == [f"main WARNING log lines lost count={2000 - kept}"]
 
 
-def test_a_reader_that_is_gone_harms_nobody(tmp_path: Path) -> None:
+def test_a_reader_that_is_gone_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "log"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -221,7 +221,7 @@ def test_a_log_file_is_added_to(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == ""
 
 
-def test_a_log_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+def test_a_log_file_that_was_moved_away_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
     start_logging("main", "info", str(path))
     log.info("one")
@@ -233,7 +233,7 @@ def test_a_log_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     assert read_lines(path) == ["main INFO log file reopened", "main INFO three"]
 
 
-def test_when_it_cannot_be_opened_anew_the_old_one_stays(tmp_path: Path) -> None:
+def test_the_old_file_stays_if_the_log_cannot_be_reopened(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     start_logging("main", "info", str(folder / "log"))
@@ -249,7 +249,9 @@ def test_when_it_cannot_be_opened_anew_the_old_one_stays(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
-def test_what_cannot_be_opened_is_bad_configuration(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_log_file_that_cannot_be_opened_is_a_configuration_error(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     path = tmp_path / "log"
     make(path)
     for open_log in (check_log_file, lambda name: start_logging("main", "info", name)):
@@ -257,7 +259,7 @@ def test_what_cannot_be_opened_is_bad_configuration(tmp_path: Path, make: Callab
             open_log(str(path))
 
 
-def test_unless_the_start_must_not_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_start_that_must_not_fail_logs_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "folder" / "log"
     start_logging("main", "info", str(path), insist=False)
     log.info("here")
@@ -271,7 +273,7 @@ def test_unless_the_start_must_not_fail(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
-def test_without_a_log_file_there_is_nothing_to_open_anew(capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_log_file_there_is_nothing_to_reopen(capfd: pytest.CaptureFixture[str]) -> None:
     start_logging("main", "info")
     reopen_log()
     check_log_file("")

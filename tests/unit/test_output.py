@@ -66,7 +66,7 @@ def test_a_full_socket_is_not_waited_for() -> None:
         assert os.get_blocking(ours.fileno()), "others share it"
 
 
-def test_a_terminal_whose_output_is_stopped_is_not_waited_for(terminal: tuple[int, int]) -> None:
+def test_a_stopped_terminal_is_not_waited_for(terminal: tuple[int, int]) -> None:
     _, slave = terminal
     outlet = Outlet(slave)
     outlet.write(b"before\n")
@@ -77,7 +77,7 @@ def test_a_terminal_whose_output_is_stopped_is_not_waited_for(terminal: tuple[in
     outlet.write(b"after\n")
 
 
-def test_what_is_longer_than_a_pipe_takes_at_once_is_cut_between_lines(pipe: tuple[int, int]) -> None:
+def test_more_than_a_pipe_takes_at_once_is_cut_between_lines(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     line = b"x" * 999 + b"\n"
     Outlet(writer).write(line * 30)

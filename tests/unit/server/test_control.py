@@ -208,7 +208,7 @@ def test_it_can_be_written_again_when_the_other_side_has_read(ends: tuple[Channe
 # --- the other side is gone ---------------------------------------------------------------------------------
 
 
-def test_who_is_gone_is_found_by_reading_and_by_writing(ends: tuple[Channel, Channel]) -> None:
+def test_a_closed_peer_is_noticed_by_reading_and_by_writing(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
     worker.close()
     with pytest.raises(ChannelClosed):
@@ -235,7 +235,7 @@ def test_an_end_with_a_backlog_is_found_by_pumping(ends: tuple[Channel, Channel]
         main.pump()
 
 
-def test_a_hand_off_whose_descriptors_do_not_come_is_an_end(ends: tuple[Channel, Channel], opened: ExitStack) -> None:
+def test_a_hand_off_without_its_descriptors_ends_the_channel(ends: tuple[Channel, Channel], opened: ExitStack) -> None:
     """Main was killed between the message and its descriptors."""
     main, worker = ends
     message, _, _ = hand_off(opened, 1)

@@ -93,7 +93,7 @@ def test_there_is_no_room_when_more_is_to_be_kept_than_the_ring_holds(ledger: Le
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
-def test_who_sends_little_takes_little_memory() -> None:
+def test_a_client_that_sends_little_takes_little_memory() -> None:
     ledger = Ledger(Shape(1000, 2, 1 << 14))
     try:
         for number in range(1000):
@@ -190,7 +190,7 @@ class NoCarry:
 
 
 @given(marks=st.lists(MARKS, min_size=2, max_size=5))
-def test_a_mark_is_whole_wherever_its_writer_dies(marks: list[Mark]) -> None:
+def test_a_mark_is_the_old_or_the_new_one_wherever_its_writer_dies(marks: list[Mark]) -> None:
     recorder, carry = cast(Any, Recorder()), cast(Any, NoCarry())
     page = Page(recorder, memoryview(b""), memoryview(bytearray(RING)), carry)
     page.write_mark(marks[0])
@@ -212,7 +212,7 @@ def test_the_last_mark_holds(ledger: Ledger, marks: list[Mark]) -> None:
         assert ledger.page(1).read_mark() == mark
 
 
-def test_a_cleared_page_knows_nothing_of_who_had_it(ledger: Ledger) -> None:
+def test_a_cleared_page_holds_nothing_of_its_last_client(ledger: Ledger) -> None:
     page = ledger.page(0)
     page.rebase(1000)
     page.write_mark(Mark(5, 500))
@@ -279,7 +279,7 @@ def test_a_notice_holds_until_there_is_a_mark_behind_it(ledger: Ledger) -> None:
     assert not page.behind
 
 
-def test_the_workers_mark_for_all_does_not_speak_of_who_has_a_notice(ledger: Ledger) -> None:
+def test_the_workers_common_mark_does_not_count_for_a_client_with_a_notice(ledger: Ledger) -> None:
     page = ledger.page(0)
     page.clear(0)
     page.write_mark(Mark(20, 100))

@@ -396,7 +396,7 @@ def count_notices(simulation: Simulation) -> list[int]:
 
 @pytest.mark.parametrize("then", ["the others tell", "all die", "successors die"])
 @pytest.mark.parametrize("what", ["written", "stored"])
-def test_whoever_dies_telling_of_an_outage_each_is_told_once_at_most(what: str, then: str) -> None:
+def test_each_client_is_told_of_an_outage_once_at_most_whichever_worker_dies(what: str, then: str) -> None:
     told = []
     for size in count(1):
         simulation = begin_outage()
@@ -424,7 +424,7 @@ def test_whoever_dies_telling_of_an_outage_each_is_told_once_at_most(what: str, 
     assert len(told) > 2 * len(dying.clients)
 
 
-def test_a_second_outage_is_told_of_again_but_not_who_reads_nothing() -> None:
+def test_a_second_outage_is_told_of_again_except_to_a_client_that_reads_nothing() -> None:
     simulation = begin_outage()
     simulation.suffer()
     simulation.suffer()
@@ -438,7 +438,7 @@ def test_a_second_outage_is_told_of_again_but_not_who_reads_nothing() -> None:
     assert told == [1, 1] + [2] * (len(told) - 2)
 
 
-def test_whoever_dies_telling_of_an_outage_no_client_falls_behind_by_it() -> None:
+def test_no_mark_falls_behind_when_a_worker_dies_while_telling_of_an_outage() -> None:
     """For who is sent nothing for long, the worker's mark for all holds; but no more when there is a notice."""
     for stored in count(1):
         simulation = begin()
@@ -481,7 +481,7 @@ def test_clients_are_told_when_the_next_sequencer_was_gone_before_the_worker_cam
     assert set(count_notices(simulation)) == {1}
 
 
-def test_who_comes_when_others_have_been_told_is_told_at_once() -> None:
+def test_a_client_that_comes_during_an_outage_is_told_at_once() -> None:
     simulation = begin_outage()
     simulation.suffer()
     simulation.connect("last")

@@ -38,7 +38,7 @@ handovers = st.builds(
 
 
 @given(handovers)
-def test_what_is_read_is_what_was_left(handover: Handover) -> None:
+def test_a_handover_is_read_as_it_was_written(handover: Handover) -> None:
     snapshot = make_memory(0, "snapshot")
     upgrade._write(snapshot, handover.snapshot.blob)
     assert upgrade._unpack(json.loads(json.dumps(upgrade._pack(handover, snapshot)))) == handover

@@ -23,7 +23,7 @@ def test_one_that_came_up_and_failed_soon_counts_on() -> None:
     assert restarts.hopeless
 
 
-def test_one_that_never_came_up_does_not_start_the_count_anew() -> None:
+def test_a_sequencer_that_never_came_up_does_not_reset_the_count() -> None:
     """Though the last one that came up did so long ago."""
     restarts = Restarts(settled=5.0, least=0.5, tries=3)
     restarts.came_up(0.0)
@@ -87,7 +87,7 @@ def test_another_patience_is_that_of_the_question_under_way_too() -> None:
     assert pulse.is_missed(2.0)
 
 
-def test_a_pulse_is_not_missed_by_who_did_not_run_to_hear_it() -> None:
+def test_no_pulse_counts_as_missed_while_main_did_not_run() -> None:
     pulse = Pulse(patience=4.0)
     pulse.woke(0.0)
     pulse.asked(0.0)

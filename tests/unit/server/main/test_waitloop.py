@@ -66,7 +66,7 @@ def test_the_events_that_are_waited_for_can_change(loop: WaitLoop) -> None:
     os.close(writer)
 
 
-def test_what_is_unwatched_is_not_reported_any_more_and_may_be_unwatched_twice(loop: WaitLoop) -> None:
+def test_unwatch_stops_the_reports_and_may_be_repeated(loop: WaitLoop) -> None:
     happened: list[object] = []
     with readable(1) as [reader]:
         loop.watch(reader, happened.append)
@@ -93,7 +93,7 @@ def test_an_earlier_callback_of_the_round_may_unwatch_a_later_one(loop: WaitLoop
         loop.unwatch(called[0])
 
 
-def test_whoever_watches_the_same_number_anew_is_not_taken_for_the_one_before(loop: WaitLoop) -> None:
+def test_an_event_of_an_old_descriptor_is_not_given_to_a_new_one_with_its_number(loop: WaitLoop) -> None:
     """The waking closes a descriptor, and its number is that of another one by the time the callbacks are called."""
     called: list[str] = []
     with readable(1) as [reader]:

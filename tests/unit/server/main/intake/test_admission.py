@@ -45,7 +45,7 @@ def test_one_address_may_have_so_many_and_does_not_bar_another() -> None:
     assert refused(admission, "192.0.2.1") == (Problem.ADDRESS_FULL, "2")
 
 
-def test_who_is_refused_for_the_server_does_not_count_for_the_address() -> None:
+def test_a_refusal_by_the_servers_limit_does_not_count_for_the_address() -> None:
     admission = Admission(1, 1, ())
     admission.admit("192.0.2.1")
     assert refused(admission, "192.0.2.2") == (Problem.SERVER_FULL, "1")

@@ -123,7 +123,7 @@ def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn
         signal.pthread_sigmask(signal.SIG_UNBLOCK, MAINS_SIGNALS)
         die_with_main(lifeline)
         tie_to_main(lifeline)
-        # Also when it gives something else than a number, this process must not come out of here.
+        # Even if `run` returns something other than a number, this process must end here.
         code = int(run())
     except BaseException as error:  # nothing may be raised into main's frames
         if isinstance(error, MpchatError) or is_refusal(error):
@@ -153,7 +153,7 @@ def _close_all_but(keep: set[int]) -> None:
 
 
 def _find_last() -> int:
-    """The highest descriptor that is open, or one above it. Where close_range(2) is refused, all up to it are tried."""
+    """Return the highest open descriptor, or a bound above it. Without close_range(2), each one up to it is closed."""
     try:
         return max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - names are all we need
     except OSError:

@@ -25,7 +25,7 @@ from mpchat.processors import count_processors
 log = logging.getLogger(__name__)
 
 EXIT_CODES = """\
-exit codes: 0 stopped as told, 1 failed while running, 2 wrong usage, 3 failed to start,
+exit codes: 0 stopped on request, 1 failed while running, 2 wrong usage, 3 failed to start,
 4 cannot listen on the address, 78 bad configuration"""
 
 

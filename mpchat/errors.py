@@ -3,8 +3,8 @@
     MpchatError
     ├── ConfigError      the operator's: the configuration is invalid
     ├── ListenError      the system's: the server cannot listen on the address
-    ├── BootError        mpchat's or the system's: the server does not come up
-    ├── ServeError       mpchat's or the system's: the server came up and cannot go on
+    ├── BootError        mpchat's or the system's: the server does not start
+    ├── ServeError       mpchat's or the system's: the server started and cannot go on
     ├── ForkError        the system's: there is no process, descriptor or memory for another child
     └── LogError         the log's; its kinds are in `log.port`
 
@@ -25,7 +25,7 @@ REFUSALS = frozenset(
     }
 )
 """The error numbers with which the system refuses something, whatever the program does (errno(3)). EAGAIN is not among
-them: a non-blocking socket gives it, too."""
+them, since a non-blocking socket raises it too."""
 
 
 class MpchatError(Exception):
@@ -41,11 +41,11 @@ class ListenError(MpchatError):
 
 
 class BootError(MpchatError):
-    """The sequencer or the workers do not come up, or the system refuses what a start needs. Exit code 3."""
+    """The sequencer or the workers do not start, or the system refuses something that a start needs. Exit code 3."""
 
 
 class ServeError(MpchatError):
-    """The server came up and cannot go on. Exit code 1."""
+    """The server started and cannot go on. Exit code 1."""
 
 
 class ForkError(MpchatError):

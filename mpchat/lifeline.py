@@ -1,8 +1,8 @@
 """The lifeline: how a child process ends when main ends, even when main is killed.
 
-The lifeline is a pipe whose other end only main has. The kernel closes that end when main ends, so main need not do
-anything. Promises that no process is left and the port is free when main is killed with SIGKILL. `child` calls both
-functions in every child.
+The lifeline is a pipe whose other end only main holds. The kernel closes that end when main ends, so main need not do
+anything. Promises that a SIGKILL of main leaves no process behind and frees the port. `child` calls both functions in
+every child.
 """
 
 import fcntl

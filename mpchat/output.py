@@ -29,16 +29,16 @@ PIECE = select.PIPE_BUF
 """Bytes to write at once. A pipe takes this many as a whole or not at all (pipe(7)), and a pipe that is ready for
 writing has room for them (Python's documentation of select.PIPE_BUF)."""
 
-# The kernel, or an emulation of it, has no RWF_NOWAIT for this kind of file.
-_CANNOT_BE_TOLD = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ESPIPE})
+# The kernel, or an emulation of it, does not support RWF_NOWAIT for this kind of file.
+_NOWAIT_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ESPIPE})
 
 
 class Outlet:
-    """A descriptor that lines are written to. It remains the caller's, and must stay open."""
+    """A descriptor to write lines to. The caller owns it and keeps it open."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._put = _choose_way(descriptor)
+        self._put = _choose_write(descriptor)
         self._torn = False  # the last write ended in the middle of a line
 
     def write(self, data: bytes) -> None:
@@ -79,8 +79,8 @@ _Put = Callable[[int, memoryview], int]
 """Writes some bytes, and returns how many. Raises OSError; never blocks."""
 
 
-def _choose_way(descriptor: int) -> _Put:
-    """Return the function that writes to this descriptor. If it is closed, the function will raise OSError."""
+def _choose_write(descriptor: int) -> _Put:
+    """Return the function that writes to this descriptor. It raises OSError if the descriptor is closed."""
     try:
         mode = os.fstat(descriptor).st_mode
         waits = os.get_blocking(descriptor)
@@ -110,7 +110,7 @@ def _borrowed_socket(descriptor: int) -> Iterator[socket.socket]:
 
 
 def _write_if_room(descriptor: int, data: memoryview) -> int:
-    """Write to a description that blocks: other programs share it, and it could not be reopened."""
+    """Write to a blocking description that other programs share and that could not be reopened."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     if not poll.poll(0):
@@ -120,7 +120,7 @@ def _write_if_room(descriptor: int, data: memoryview) -> int:
         try:
             return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT)
         except OSError as error:
-            if error.errno not in _CANNOT_BE_TOLD:
+            if error.errno not in _NOWAIT_UNSUPPORTED:
                 raise
     return os.write(descriptor, data)
 
@@ -174,7 +174,7 @@ def unblock_standard_output() -> None:
     """Make standard output and standard error non-blocking, for this process and its children.
 
     A pipe or a terminal is reopened, since O_NONBLOCK holds for all programs that share a description. Where that is
-    impossible (no /proc, another user's terminal), the descriptor stays as it is, and `Outlet` writes in another way.
+    impossible (no /proc, another user's terminal), the descriptor stays blocking, and `Outlet` checks for room first.
     """
     for descriptor in STANDARD[1:]:
         if os.get_blocking(descriptor) and _is_pipe_or_terminal(descriptor):

@@ -1,4 +1,4 @@
-"""Memory that processes share and that outlives each of them: no name leads to it, so nothing is left behind.
+"""Memory that processes share and that outlives each of them. It has no name, so nothing is left behind.
 
 memfd_create(2) makes it where the system has that call and allows it. Elsewhere (macOS, gVisor, old container runtimes)
 it is a file without a name: in /dev/shm, which is memory too, or in the directory for temporary files.
@@ -10,14 +10,16 @@ import tempfile
 from pathlib import Path
 
 _MISSING = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
-"""How a system says that it does not have a call, or does not allow it."""
+"""The error numbers of a call that the system lacks or does not allow."""
 
 _IN_MEMORY = Path("/dev/shm")
 
 
 def make_memory(size: int, name: str) -> int:
-    """A descriptor of `size` bytes of memory, all zero. They are taken when they are written to; `name` is for whoever
-    looks into /proc. Raises OSError."""
+    """Make `size` bytes of memory, all zero, and return their descriptor. Raises OSError.
+
+    A page takes memory once it has been written to. `name` is what /proc shows.
+    """
     descriptor = _make_memfd(name)
     if descriptor is None:
         with tempfile.TemporaryFile(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as file:
@@ -27,7 +29,7 @@ def make_memory(size: int, name: str) -> int:
 
 
 def find_substitute() -> str:
-    """What is used in place of memfd_create(2), for the log; empty where the system has it."""
+    """Return the folder that replaces memfd_create(2), for the log. Empty if the system has that call."""
     descriptor = _make_memfd("mpchat-probe")
     if descriptor is not None:
         os.close(descriptor)
@@ -36,7 +38,7 @@ def find_substitute() -> str:
 
 
 def _make_memfd(name: str) -> int | None:
-    """An empty memfd, None where there is none. Asks the kernel: the build knows nothing of the machine it runs on."""
+    """Return an empty memfd, or None if the system has none. Tried, since Python may be built for a newer kernel."""
     try:
         return os.memfd_create(name)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Output that cannot be written, or whose writing is a signal: the server serves, ends and says why all the same."""
+"""The server serves, stops and reports errors even when its output is closed, full, or a terminal that stops it."""
 
 from __future__ import annotations
 

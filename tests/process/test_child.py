@@ -1,4 +1,4 @@
-"""Children forked from this process: what they keep of it, how their ends are seen, and what a shortage does."""
+"""Children forked from this process: what they keep of it, how their end is noticed, and what a shortage does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that are left to main: they are reaped when it is process 1, and main's own children are not."""
+"""Orphans: main reaps them when it is process 1, and leaves its own children to the parts that started them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens around a running server: the disk goes, there is a shortage, what is started does not come up.
+"""What surrounds a running server fails: the disk goes, resources run out, new processes do not come up.
 
 Clients stay served, and what is missing is tried again until it is there.
 """

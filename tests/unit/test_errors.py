@@ -1,4 +1,4 @@
-"""Errors: what the system refuses is told from what mpchat does wrong."""
+"""Errors: a refusal of the system is told apart from a bug of mpchat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging: whatever is logged, what comes out are whole lines that harm no terminal, and logging harms nobody."""
+"""Logging writes whole lines that are harmless to a terminal, and never raises or waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An outlet: it never waits for whoever reads, and every line is written whole or not at all."""
+"""An outlet never waits for a reader, and writes every line whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No unit test starts a process, by whichever way it tries."""
+"""A unit test cannot start a process, whichever way it tries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared memory, by each of the ways in which a system may give it."""
+"""Shared memory, made in each of the ways that a system may offer."""
 
 from __future__ import annotations
 

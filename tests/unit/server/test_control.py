@@ -1,4 +1,4 @@
-"""The channel between main and a worker: messages and descriptors in order, over a real pipe, and nobody ever waits."""
+"""The channel between main and a worker, over a real pipe: messages and descriptors keep their order; no side waits."""
 
 from __future__ import annotations
 

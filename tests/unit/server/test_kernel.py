@@ -1,4 +1,4 @@
-"""What the kernel says of a connection, against what was really done with it: real TCP over loopback."""
+"""What the kernel reports about a connection, checked against real TCP over loopback."""
 
 from __future__ import annotations
 

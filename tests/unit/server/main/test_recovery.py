@@ -1,4 +1,4 @@
-"""When the sequencer is started again, and when it counts as hung."""
+"""When the sequencer is restarted, and when it counts as hung."""
 
 from __future__ import annotations
 

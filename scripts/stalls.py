@@ -33,8 +33,10 @@ from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits
 from mpchat.config import Config
 from mpchat.log.local.journal import Journal
+from mpchat.log.local.link import ManagerLink
 from mpchat.log.local.memory import SNAPSHOT_MOST, journal_size
-from mpchat.log.local.process import LogAddress, LogLink, LogProxy, Sequencer
+from mpchat.log.local.process import Sequencer
+from mpchat.log.local.proxy import LogProxy, ManagerAddress
 from mpchat.log.port import LogFull, LogLost
 from mpchat.server.control import Channel, Handed, HandOff, Ready
 from mpchat.server.ledger import Ledger, Mark, Shape, ring_size
@@ -127,7 +129,7 @@ class Watching:
 
 def run_worker(
     pipes: tuple[Connection[Any, Any], Connection[Any, Any]],
-    address: LogAddress,
+    address: ManagerAddress,
     ledger: Ledger,
     report: Connection[Any, Any],
 ) -> None:
@@ -143,7 +145,7 @@ def run_worker(
         report.send(watching.stalls)
 
 
-def run_pinger(link: LogLink, report: Connection[Any, Any]) -> None:
+def run_pinger(link: ManagerLink, report: Connection[Any, Any]) -> None:
     """Until there is something to read."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stalls = []
@@ -175,7 +177,7 @@ class Office:
         self._log.put_snapshot(self._position, fill(text, clients).dump())
         self._peers: list[socket.socket] = []
         self._clients = [self._connect(stack, number) for number in range(clients)]
-        self._pinger = self._run(stack, run_pinger, self._log.open_link("asks for a sign of life"))
+        self._pinger = self._run(stack, run_pinger, self._log.address.open_link("asks for a sign of life"))
         pipes = CONTEXT.Pipe()
         with self._phase("boot"):
             self._worker = self._run(stack, run_worker, pipes, sequencer.address, self._ledger)
@@ -185,11 +187,11 @@ class Office:
             self._hear(Ready)
 
     def publish(self, entries: list[Entry]) -> None:
-        """When the log is full, wait for the snapshot that it has asked for."""
+        """When the log is full, wait for the snapshot that a worker makes."""
         deadline = time.monotonic() + DEADLINE
         while True:
             try:
-                self._position = self._log.publish(encode_entries(entries), len(entries)) + len(entries) - 1
+                self._position = self._log.publish(encode_entries(entries))
                 break
             except LogFull:
                 if time.monotonic() > deadline:
@@ -254,7 +256,7 @@ class Office:
         return ours
 
     def _hand_off(self, first: int, count: int, mark: int) -> None:
-        """The other worker has sent them all that came up to entry `mark`, and it was nothing."""
+        """The other worker has sent them all that came up to record `mark`, and it was nothing."""
         numbers = list(range(first, first + count))
         for number in numbers:
             self._ledger.page(number).write_mark(Mark(mark, 0))
@@ -270,7 +272,7 @@ class Office:
             self._channel.pump()
 
     def _talk(self, entries: int) -> int:
-        """In records as several busy workers publish them; give the entry of the snapshot before."""
+        """In records as several busy workers publish them; give the record of the snapshot before."""
         before = self._journal.read_snapshot().seq
         for _ in range(entries // BATCH):
             self._end += 1

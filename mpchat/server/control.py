@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from mpchat.chat.entries import SessionId
 from mpchat.errors import MpchatError
-from mpchat.log.local.process import LogAddress
+from mpchat.log.port import LogAddress
 
 T = TypeVar("T")
 

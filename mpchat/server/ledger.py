@@ -6,12 +6,12 @@ Owns one *page* per client, one mark per worker, and the *carry*:
   at ring[(p - base) % size]; how far it reaches the kernel knows, where it begins the log knows. For who sends little
   at a time, the first SMALL bytes from the base on are beside the page's words instead, and only what comes behind them
   is in the ring: so most clients never touch it, and take 512 bytes of memory, not a page of 4 KiB.
-* the **mark**: "what entries up to `seq` gave this client ends at output position `position`". Never before what it
+* the **mark**: "what records up to `seq` gave this client ends at output position `position`". Never before what it
   speaks of is written: the kernel has at least `position` bytes.
 * the **notice**: "at output position P stands a notice", which is told to clients without being in the log. It is
   stored before the first byte of the notice is sent, and holds until there is a mark behind P. Nothing has to take it
   back, so no death can come between such a mark and that. The same word says that the client is `behind`.
-* the worker's **mark for all**: for a client that is not `behind`, its own mark holds up to this entry too. So a
+* the worker's **mark for all**: for a client that is not `behind`, its own mark holds up to this record too. So a
   client to whom nothing is said costs nothing, and one to whom much is said costs a mark per sweep, not per message.
 * the **carry**: output that waited in a worker which gave the client back, byte for byte. The last `carried` bytes
   before a mark's position are in it. A sparse file, with room for each page to hold as much as it likes.
@@ -50,7 +50,7 @@ into the largest offset there is (2^63)."""
 
 
 class Mark(NamedTuple):
-    """What entries up to `seq` gave the client ends at output position `position`; all but the last `carried` bytes of
+    """What records up to `seq` gave the client ends at output position `position`; all but the last `carried` bytes of
     it are written, and those are in the carry."""
 
     seq: int
@@ -98,7 +98,7 @@ class Ledger:
         )
 
     def sweep_mark(self, worker: int) -> int:
-        """The entry up to which the worker's clients are known; see above."""
+        """The record up to which the worker's clients are known; see above."""
         return self._sweep_marks[worker]
 
     def set_sweep_mark(self, worker: int, seq: int) -> None:
@@ -174,7 +174,7 @@ class Page:
         self.behind = True
 
     def release(self, seq: int, position: int, unsent: bytes) -> None:
-        """The client's worker gives it back: what entries up to `seq` gave it ends at `position`, the last of which is
+        """The client's worker gives it back: what records up to `seq` gave it ends at `position`, the last of which is
         `unsent`."""
         self.behind = True
         self._carry.write(1 - self._header[_VALID], unsent)

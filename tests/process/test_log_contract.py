@@ -2,7 +2,7 @@
 another's journal before each call.
 
 No test sleeps: who waits in the log is woken by a publication. Where a log must wait, a broken one that does not
-gives an empty reading, and one that does not wake reads for LONG, which fails at the deadline. The clocks can be
+reads nothing, and one that does not wake reads for LONG, which fails at the deadline. The clocks can be
 handed in only in this process, so what hangs on them is asked of `MemoryLog`, and so is the comparison with a model.
 """
 
@@ -34,8 +34,9 @@ from mpchat.log.local.memory import (
     MemoryLog,
     journal_size,
 )
-from mpchat.log.local.process import PIECE, LogProxy, Sequencer
-from mpchat.log.port import Log, LogError, LogFull, LogTrimmed, Reading, Record, Snapshot, SnapshotPlace
+from mpchat.log.local.process import Sequencer
+from mpchat.log.local.proxy import LogProxy
+from mpchat.log.port import PIECE, Log, LogError, LogFull, LogTrimmed, Record, Snapshot, SnapshotPlace
 
 DEADLINE_S = 20.0
 LONG = 30.0  # seconds: a read that waits so long has missed its publication
@@ -62,17 +63,21 @@ class Successor:
         self._log = MemoryLog(**self._bounds, journal=self._journal)
         self._changed.notify_all()
 
-    def publish(self, payload: bytes, entries: int) -> int:
+    def publish(self, payload: bytes) -> int:
         with self._changed:
-            seq = self._log.publish(payload, entries)
+            seq = self._log.publish(payload)
             self._succeed()
             return seq
 
-    def read(self, after: int, wait: float) -> Reading:
+    def read(self, after: int, wait: float) -> list[Record]:
         with self._changed:
             if self._log.ping() == after:
                 self._changed.wait(wait)
             return self._log.read(after, 0)
+
+    def claim_snapshot(self) -> bool:
+        with self._changed:
+            return self._log.claim_snapshot()
 
     def put_snapshot(self, seq: int, blob: bytes) -> None:
         with self._changed:
@@ -145,19 +150,19 @@ def room_for(records: int, payload: bytes = b"x") -> int:
 
 
 def publish_all(log: Log, *payloads: bytes) -> list[int]:
-    """One publication of one entry each; their numbers."""
-    return [log.publish(payload, 1) for payload in payloads]
+    """Publish each; return their numbers."""
+    return [log.publish(payload) for payload in payloads]
 
 
-def payloads(reading: Reading) -> list[bytes]:
-    return [record.payload for record in reading.records]
+def payloads(records: list[Record]) -> list[bytes]:
+    return [record.payload for record in records]
 
 
 def read_up_to(log: Log, last: int) -> list[Record]:
-    """Everything from the start up to entry `last`, which may be yet to come."""
+    """Everything from the start up to record `last`, which may be yet to come."""
     records: list[Record] = []
-    while not records or records[-1].last < last:
-        come = log.read(records[-1].last if records else 0, LONG).records
+    while not records or records[-1].seq < last:
+        come = log.read(records[-1].seq if records else 0, LONG)
         assert come, "waited, and nothing came"
         records += come
     return records
@@ -167,27 +172,20 @@ def read_up_to(log: Log, last: int) -> list[Record]:
 
 
 def test_numbers_are_consecutive_from_1(log: Log) -> None:
-    assert [log.publish(b"a", 1), log.publish(b"b", 3), log.publish(b"", 1)] == [1, 2, 5]
-    seen = [(record.seq, record.last, record.payload) for record in log.read(0, 0).records]
-    assert seen == [(1, 1, b"a"), (2, 4, b"b"), (5, 5, b"")]
+    assert publish_all(log, b"a", b"b", b"") == [1, 2, 3]
+    assert [(record.seq, record.payload) for record in log.read(0, 0)] == [(1, b"a"), (2, b"b"), (3, b"")]
 
 
 def test_records_arrive_as_what_they_are(log: Log) -> None:
-    log.publish(b"\x00\xff", 2)
-    reading = log.read(0, 0)
-    assert type(reading) is Reading and reading.snapshot_wanted is False
-    assert [type(record) for record in reading.records] == [Record]
-
-
-def test_a_publication_without_entries_is_refused(log: Log) -> None:
-    for entries in (0, -1):
-        with pytest.raises(ValueError, match="entries"):
-            log.publish(b"none", entries)
-    assert log.publish(b"one", 1) == 1
+    log.publish(b"\x00\xff")
+    records = log.read(0, 0)
+    assert type(records) is list
+    assert [type(record) for record in records] == [Record]
+    assert payloads(records) == [b"\x00\xff"]
 
 
 def test_an_empty_log_has_nothing(log: Log) -> None:
-    assert log.read(0, 0) == Reading([], False)
+    assert log.read(0, 0) == []
     assert log.get_snapshot() == Snapshot(0, b"")
 
 
@@ -198,18 +196,17 @@ def test_reading_takes_nothing_away(log: Log) -> None:
 
 
 def test_a_reader_may_start_behind_any_record(log: Log) -> None:
-    for entries in (1, 3, 2, 1):
-        log.publish(b"x", entries)
-    records = log.read(0, 0).records
+    publish_all(log, *[b"x"] * 4)
+    records = log.read(0, 0)
     for number, record in enumerate(records, start=1):
-        assert log.read(record.last, 0).records == records[number:]
+        assert log.read(record.seq, 0) == records[number:]
 
 
 def test_times_are_milliseconds_that_never_go_back(log: Log) -> None:
     # Half an hour to both sides: seconds or microseconds would be further off, a clock that is set would not.
     around, half_an_hour = time.time() * 1000, 1_800_000
     publish_all(log, *[b"x"] * 20)
-    times = [record.time for record in log.read(0, 0).records]
+    times = [record.time for record in log.read(0, 0)]
     assert times == sorted(times)
     assert all(abs(each - around) < half_an_hour for each in times)
 
@@ -218,33 +215,33 @@ def test_time_stands_still_while_the_wall_clock_is_behind() -> None:
     wall_clock = iter([100, 50, 99, 100, 120])
     log = MemoryLog(wall_clock=lambda: next(wall_clock))
     publish_all(log, *[b"x"] * 5)
-    assert [record.time for record in log.read(0, 0).records] == [100, 100, 100, 100, 120]
+    assert [record.time for record in log.read(0, 0)] == [100, 100, 100, 100, 120]
 
 
 def test_a_reading_is_bounded(log: Log) -> None:
     exactly_a_quarter = bytes(READ_MOST // 4 - RECORD_OVERHEAD)
     publish_all(log, *[exactly_a_quarter] * 9)
-    assert [len(log.read(after, 0).records) for after in (0, 4, 8, 9)] == [4, 4, 1, 0]
+    assert [len(log.read(after, 0)) for after in (0, 4, 8, 9)] == [4, 4, 1, 0]
 
 
 def test_a_record_over_the_bound_comes_alone(log: Log) -> None:
     publish_all(log, b"before", bytes(READ_MOST + 1), b"behind")
-    assert [[record.seq for record in log.read(after, 0).records] for after in (0, 1, 2)] == [[1], [2], [3]]
+    assert [[record.seq for record in log.read(after, 0)] for after in (0, 1, 2)] == [[1], [2], [3]]
 
 
 # --- waiting
 
 
 def test_read_returns_at_once_when_something_is_there(log: Log) -> None:
-    log.publish(b"there", 1)
+    log.publish(b"there")
     with ThreadPoolExecutor(1) as pool:
         assert payloads(pool.submit(log.read, 0, LONG).result(DEADLINE_S)) == [b"there"]
 
 
 def test_read_gives_nothing_when_nothing_came(log: Log) -> None:
-    log.publish(b"x", 1)
+    log.publish(b"x")
     started = time.monotonic()
-    assert log.read(1, 0.05).records == []
+    assert log.read(1, 0.05) == []
     assert time.monotonic() - started >= 0.05
 
 
@@ -253,11 +250,10 @@ def test_who_waits_is_woken(log: Log) -> None:
 
     def play(first: int) -> None:
         for after in range(first, 200, 2):
-            reading = log.read(after, LONG)
-            assert [record.seq for record in reading.records] == [after + 1]
-            log.publish(b"your turn", 1)
+            assert [record.seq for record in log.read(after, LONG)] == [after + 1]
+            log.publish(b"your turn")
 
-    log.publish(b"begin", 1)
+    log.publish(b"begin")
     with ThreadPoolExecutor(2) as pool:
         players = [pool.submit(play, 0), pool.submit(play, 1)]
         for player in players:
@@ -280,8 +276,8 @@ def test_one_publication_wakes_all_who_wait(log: Log) -> None:
         for after in range(rounds):
             ready.wait(DEADLINE_S)
             # A moment for them to fall asleep: with less of it this test could miss a fault, never see one too many.
-            assert log.read(after, 0.01).records == []
-            log.publish(b"for all", 1)
+            assert log.read(after, 0.01) == []
+            log.publish(b"for all")
         assert [reader.result(DEADLINE_S) for reader in waiting] == [[b"for all"] * rounds] * readers
 
 
@@ -289,27 +285,26 @@ def test_one_publication_wakes_all_who_wait(log: Log) -> None:
 
 
 def publish_series(log: Log, name: str, count: int) -> list[tuple[int, bytes]]:
-    """Publications of 1, 2, 3, 1, 2 ... entries; the number that each was told."""
+    """The number that was returned for each, and its payload."""
     published = []
     for number in range(count):
         payload = f"{name} {number}".encode()
-        published.append((log.publish(payload, number % 3 + 1), payload))
+        published.append((log.publish(payload), payload))
     return published
 
 
 def test_all_readers_see_one_order_of_concurrent_publishers(log: Log) -> None:
     publishers, count = 4, 50
-    entries = publishers * sum(number % 3 + 1 for number in range(count))
     with ThreadPoolExecutor(publishers + 3) as pool:
-        reading = [pool.submit(read_up_to, log, entries) for _ in range(3)]
+        reading = [pool.submit(read_up_to, log, publishers * count) for _ in range(3)]
         publishing = [pool.submit(publish_series, log, str(name), count) for name in range(publishers)]
         told = [each for publisher in publishing for each in publisher.result(DEADLINE_S)]
         seen = [reader.result(DEADLINE_S) for reader in reading]
 
-    records = log.read(0, 0).records
+    records = log.read(0, 0)
     assert seen == [records] * 3
-    assert records[0].seq == 1 and records[-1].last == entries
-    assert all(after.seq == before.last + 1 for before, after in pairwise(records))
+    assert records[0].seq == 1 and records[-1].seq == publishers * count
+    assert all(after.seq == before.seq + 1 for before, after in pairwise(records))
     assert sorted(told) == [(record.seq, record.payload) for record in records]
     for name in range(publishers):
         own = [record.payload for record in records if record.payload.startswith(f"{name} ".encode())]
@@ -320,22 +315,14 @@ def test_all_readers_see_one_order_of_concurrent_publishers(log: Log) -> None:
 
 
 def test_asking_beyond_the_end_is_refused(log: Log) -> None:
-    log.publish(b"x", 2)
-    for after in (3, 100):
-        with pytest.raises(LogTrimmed):
-            log.read(after, LONG)
-
-
-def test_asking_in_the_middle_of_a_record_is_refused(log: Log) -> None:
-    log.publish(b"1 to 3", 3)
-    log.publish(b"4 to 5", 2)
-    for after in (1, 2, 4):
+    log.publish(b"x")
+    for after in (2, 100):
         with pytest.raises(LogTrimmed):
             log.read(after, LONG)
 
 
 def test_asking_before_the_start_is_refused(log: Log) -> None:
-    log.publish(b"x", 1)
+    log.publish(b"x")
     with pytest.raises(LogTrimmed):
         log.read(-1, LONG)
 
@@ -360,15 +347,15 @@ def test_the_latest_snapshot_is_kept_and_read_on_from(make_log: MakeLog) -> None
     assert log.get_snapshot() == Snapshot(1, b"after a")
     log.put_snapshot(3, b"after c")
     assert log.get_snapshot() == Snapshot(3, b"after c")
-    assert log.read(3, 0).records == []
-    assert log.publish(b"d", 1) == 4
+    assert log.read(3, 0) == []
+    assert log.publish(b"d") == 4
     assert payloads(log.read(3, 0)) == [b"d"]
 
 
 def test_an_older_snapshot_is_given_to_who_needs_one_from_before(make_log: MakeLog) -> None:
     log = make_log()
     for number in range(1, 7):
-        log.publish(b"x", 1)
+        log.publish(b"x")
         if number % 2 == 0:
             log.put_snapshot(number, b"state %d" % number)
     assert [log.get_snapshot(at_most).seq for at_most in (1, 2, 3, 4, 5, 6, 99, None)] == [0, 2, 2, 4, 4, 6, 6, 6]
@@ -422,7 +409,7 @@ def test_snapshots_of_all_sizes_come_back_as_they_were(make_log: MakeLog, size: 
 def test_only_so_many_snapshots_are_kept(make_log: MakeLog) -> None:
     log = make_log()
     for number in range(1, KEEP_SNAPSHOTS + 2):
-        log.publish(b"x", 1)
+        log.publish(b"x")
         log.put_snapshot(number, b"state")
     assert log.get_snapshot(2).seq == 2
     with pytest.raises(LogTrimmed):
@@ -432,9 +419,9 @@ def test_only_so_many_snapshots_are_kept(make_log: MakeLog) -> None:
 def test_only_so_many_bytes_of_older_snapshots_are_kept() -> None:
     log = MemoryLog(snapshot_bytes=10)
     for number in range(1, 5):
-        log.publish(b"x", 1)
+        log.publish(b"x")
         log.put_snapshot(number, bytes(5))
-    log.publish(b"x", 1)
+    log.publish(b"x")
     log.put_snapshot(5, bytes(500))
     assert [log.get_snapshot(at_most).seq for at_most in (3, 4, 5)] == [3, 4, 5]
     with pytest.raises(LogTrimmed):
@@ -465,22 +452,22 @@ def test_a_snapshot_that_is_not_newer_is_ignored(log: Log) -> None:
 def test_a_snapshot_that_nobody_could_read_on_from_is_refused(log: Log) -> None:
     publish_all(log, b"a")
     log.put_snapshot(1, b"state")
-    log.publish(b"2 to 4", 3)
-    for beyond_or_between in (2, 3, 5):
+    publish_all(log, b"b")
+    for beyond in (3, 100):
         with pytest.raises(LogTrimmed):
-            log.put_snapshot(beyond_or_between, b"of another log")
+            log.put_snapshot(beyond, b"of another log")
         assert log.get_snapshot() == Snapshot(1, b"state")
-    log.put_snapshot(4, b"newer")
-    assert log.get_snapshot() == Snapshot(4, b"newer")
+    log.put_snapshot(2, b"newer")
+    assert log.get_snapshot() == Snapshot(2, b"newer")
 
 
 def test_a_tail_of_what_a_snapshot_covers_is_kept(make_log: MakeLog) -> None:
     log = make_log(tail=room_for(2))
     publish_all(log, *[b"x"] * 5)
     log.put_snapshot(4, b"state")
-    assert [record.seq for record in log.read(2, 0).records] == [3, 4, 5]
+    assert [record.seq for record in log.read(2, 0)] == [3, 4, 5]
     log.put_snapshot(5, b"state")
-    assert [record.seq for record in log.read(3, 0).records] == [4, 5]
+    assert [record.seq for record in log.read(3, 0)] == [4, 5]
     with pytest.raises(LogTrimmed):
         log.read(2, 0)
 
@@ -490,13 +477,13 @@ def test_a_full_log_refuses_until_there_is_a_snapshot(make_log: MakeLog) -> None
     assert publish_all(log, b"1", b"2", b"3") == [1, 2, 3]
     for _ in range(2):
         with pytest.raises(LogFull):
-            log.publish(b"4", 1)
+            log.publish(b"4")
     assert payloads(log.read(0, 0)) == [b"1", b"2", b"3"]
     log.put_snapshot(2, b"state")
     # What was refused took no number, and the tail takes no room.
     assert publish_all(log, b"4", b"5") == [4, 5]
     with pytest.raises(LogFull):
-        log.publish(b"6", 1)
+        log.publish(b"6")
     assert payloads(log.read(0, 0)) == [b"1", b"2", b"3", b"4", b"5"]
 
 
@@ -525,7 +512,7 @@ def test_the_largest_snapshots_fit_into_a_full_log() -> None:
     for _ in range(20):
         last = publish_all(log, *[bytes(10_000)] * 3)[-1]
         with pytest.raises(LogFull):
-            log.publish(bytes(10_000), 1)
+            log.publish(bytes(10_000))
         log.put_snapshot(last, bytes(50_000))
     assert log.get_snapshot() == Snapshot(last, bytes(50_000))
 
@@ -542,8 +529,8 @@ def test_snapshots_of_old_states_leave_room_for_what_the_log_promises() -> None:
     assert 5 < taken < 20
     publish_all(log, *[b"x"] * (10 + taken))
     with pytest.raises(LogFull):
-        log.publish(b"x", 1)
-    assert len(log.read(taken, 0).records) == 100
+        log.publish(b"x")
+    assert len(log.read(taken, 0)) == 100
     log.put_snapshot(100 + taken, bytes(10_000))
     assert publish_all(log, b"x") == [101 + taken]
 
@@ -560,25 +547,24 @@ def test_a_successor_goes_on_where_the_last_one_ended() -> None:
     journal = Journal.make_private(journal_size())
     wall_clock = iter([100, 200, 50, 60, 300])
     log = MemoryLog(journal=journal, wall_clock=lambda: next(wall_clock))
-    log.publish(b"1", 1)
-    log.publish(b"2 to 4", 3)
+    publish_all(log, b"1", b"2")
     log.put_snapshot(1, b"state")
     log = MemoryLog(journal=journal, wall_clock=lambda: next(wall_clock))
-    assert log.read(0, 0).records == [Record(1, 1, 100, b"1"), Record(2, 3, 200, b"2 to 4")]
+    assert log.read(0, 0) == [Record(1, 100, b"1"), Record(2, 200, b"2")]
     assert log.get_snapshot() == Snapshot(1, b"state")
-    assert log.ping() == 4
-    assert log.publish(b"5", 1) == 5
-    assert log.read(4, 0).records == [Record(5, 1, 200, b"5")]
+    assert log.ping() == 2
+    assert log.publish(b"3") == 3
+    assert log.read(2, 0) == [Record(3, 200, b"3")]
 
 
 def test_time_does_not_go_back_when_only_a_snapshot_is_left() -> None:
     journal = Journal.make_private(journal_size(tail=0))
     log = MemoryLog(tail=0, journal=journal, wall_clock=lambda: 1000)
-    log.publish(b"x", 1)
+    log.publish(b"x")
     log.put_snapshot(1, b"state")
     log = MemoryLog(tail=0, journal=journal, wall_clock=lambda: 5)
-    log.publish(b"y", 1)
-    assert log.read(1, 0).records == [Record(2, 1, 1000, b"y")]
+    log.publish(b"y")
+    assert log.read(1, 0) == [Record(2, 1000, b"y")]
 
 
 def test_a_successor_with_tighter_bounds_keeps_to_them() -> None:
@@ -587,7 +573,7 @@ def test_a_successor_with_tighter_bounds_keeps_to_them() -> None:
     publish_all(log, b"1", b"2", b"3", b"4")
     log.put_snapshot(3, b"state")
     log = MemoryLog(tail=room_for(1), journal=journal)
-    assert [record.seq for record in log.read(2, 0).records] == [3, 4]
+    assert [record.seq for record in log.read(2, 0)] == [3, 4]
     with pytest.raises(LogTrimmed):
         log.read(1, 0)
 
@@ -605,71 +591,72 @@ def test_a_seeded_journal_begins_with_its_snapshot() -> None:
             log.read(before, LONG)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(log.read, 41, LONG)
-        assert log.publish(b"next", 2) == 42
-        assert waiting.result(DEADLINE_S).records == [Record(42, 2, 1000, b"next")]
-    log.put_snapshot(43, b"newer")
-    assert MemoryLog(journal=journal).get_snapshot() == Snapshot(43, b"newer")
+        assert log.publish(b"next") == 42
+        assert waiting.result(DEADLINE_S) == [Record(42, 1000, b"next")]
+    log.put_snapshot(42, b"newer")
+    assert MemoryLog(journal=journal).get_snapshot() == Snapshot(42, b"newer")
 
 
-def test_one_reader_is_asked_for_each_snapshot(make_log: MakeLog) -> None:
+def test_each_snapshot_that_is_due_can_be_claimed_once(make_log: MakeLog) -> None:
     log = make_log(snapshot_every=room_for(2))
     for number in (1, 3, 5):
-        log.publish(b"x", 1)
-        assert not log.read(0, 0).snapshot_wanted
-        log.publish(b"x", 1)
-        assert [log.read(0, 0).snapshot_wanted for _ in range(3)] == [True, False, False]
+        log.publish(b"x")
+        assert not log.claim_snapshot()
+        log.publish(b"x")
+        assert [log.claim_snapshot() for _ in range(3)] == [True, False, False]
         log.put_snapshot(number + 1, b"state")
-        assert not log.read(0, 0).snapshot_wanted
+        assert not log.claim_snapshot()
 
 
-def test_one_of_many_readers_at_once_is_asked(make_log: MakeLog) -> None:
+def test_one_of_many_at_once_has_the_claim(make_log: MakeLog) -> None:
     log = make_log(snapshot_every=room_for(1))
     readers = 8
     together = threading.Barrier(readers)
 
-    def is_asked() -> bool:
+    def claims() -> bool:
         log.get_snapshot()  # opens the thread's connection: what comes behind the barrier comes close together
         together.wait(DEADLINE_S)
-        return log.read(0, 0).snapshot_wanted
+        return log.claim_snapshot()
 
     with ThreadPoolExecutor(readers) as pool:
-        log.publish(b"x", 1)
-        asked = [pool.submit(is_asked) for _ in range(readers)]
-        assert sum(reader.result(DEADLINE_S) for reader in asked) == 1
+        log.publish(b"x")
+        claiming = [pool.submit(claims) for _ in range(readers)]
+        assert sum(reader.result(DEADLINE_S) for reader in claiming) == 1
 
 
-def test_a_reader_that_is_refused_is_not_asked(make_log: MakeLog) -> None:
-    log = make_log(snapshot_every=room_for(1))
-    log.publish(b"x", 1)
-    with pytest.raises(LogTrimmed):
-        log.read(9, 0)
-    assert log.read(0, 0).snapshot_wanted
+def test_a_full_log_can_be_claimed(make_log: MakeLog) -> None:
+    """However rarely snapshots are to be made: a snapshot is due when half of the capacity is used."""
+    log = make_log(capacity=room_for(3))
+    publish_all(log, *[b"x"] * 3)
+    with pytest.raises(LogFull):
+        log.publish(b"x")
+    assert log.claim_snapshot()
 
 
-def test_another_reader_is_asked_when_the_first_does_not_deliver() -> None:
+def test_a_claim_lapses_when_nothing_is_delivered() -> None:
     now = 1000.0
     log = MemoryLog(snapshot_every=room_for(1), clock=lambda: now)
-    log.publish(b"x", 1)
-    assert log.read(0, 0).snapshot_wanted
+    log.publish(b"x")
+    assert log.claim_snapshot()
     now += ASK_AGAIN - 0.5
-    assert not log.read(0, 0).snapshot_wanted
+    assert not log.claim_snapshot()
     now += 0.5
-    assert [log.read(0, 0).snapshot_wanted for _ in range(2)] == [True, False]
+    assert [log.claim_snapshot() for _ in range(2)] == [True, False]
 
 
-def test_nobody_else_is_asked_while_pieces_of_a_snapshot_come() -> None:
+def test_a_claim_goes_on_while_pieces_of_a_snapshot_come() -> None:
     now = 1000.0
     log = MemoryLog(snapshot_every=room_for(1), clock=lambda: now)
-    log.publish(b"x", 1)
-    log.expect_snapshot(1)  # it was not asked for, and may never come
-    assert log.read(0, 0).snapshot_wanted
+    log.publish(b"x")
+    log.expect_snapshot(1)  # it was not claimed, and may never come
+    assert log.claim_snapshot()
     for size in range(1, 4):
         now += ASK_AGAIN - 0.5
         log.expect_snapshot(size)
     now += ASK_AGAIN - 0.5
-    assert not log.read(0, 0).snapshot_wanted
+    assert not log.claim_snapshot()
     now += 0.5
-    assert log.read(0, 0).snapshot_wanted
+    assert log.claim_snapshot()
 
 
 # --- any sequence of calls, compared with a model that remembers everything
@@ -702,7 +689,7 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule()
     def open_log(self) -> None:
-        """Another log on the same journal knows all the same, but for who was asked for a snapshot."""
+        """Another log on the same journal knows all the same, but for who has claimed a snapshot."""
         self.log = MemoryLog(
             self.capacity,
             self.snapshot_every,
@@ -712,7 +699,7 @@ class AgainstModel(RuleBasedStateMachine):
             clock=lambda: self.now,
             journal=self.journal,
         )
-        self.asked_at: float | None = None
+        self.claimed_at: float | None = None
 
     @property
     def kept_snapshots(self) -> list[Snapshot]:
@@ -724,7 +711,7 @@ class AgainstModel(RuleBasedStateMachine):
 
     @property
     def last(self) -> int:
-        return self.records[-1].last if self.records else 0
+        return self.records[-1].seq if self.records else 0
 
     def behind_snapshot(self) -> list[Record]:
         return [record for record in self.records if record.seq > self.snapshot.seq]
@@ -736,47 +723,54 @@ class AgainstModel(RuleBasedStateMachine):
         """Whether more is kept than the bounds allow of what could be forgotten."""
         older = self.kept_snapshots[:-1]
         return (
-            size_of([record for record in self.remembered() if record.last <= self.snapshot.seq]) > self.tail
+            size_of([record for record in self.remembered() if record.seq <= self.snapshot.seq]) > self.tail
             or sum(len(snapshot.blob) for snapshot in older) > self.snapshot_bytes
             or len(older) >= KEEP_SNAPSHOTS
         )
 
     def may_go(self, front: Record | Snapshot) -> bool:
-        return front.last <= self.snapshot.seq if isinstance(front, Record) else front is not self.snapshot
+        return front.seq <= self.snapshot.seq if isinstance(front, Record) else front is not self.snapshot
 
-    def expected_reading(self, after: int) -> Reading:
+    def expected_reading(self, after: int) -> list[Record]:
         records: list[Record] = []
         for record in self.remembered():
             if record.seq > after:
                 if records and size_of([*records, record]) > READ_MOST:
                     break
                 records.append(record)
+        return records
+
+    @rule()
+    def claim_snapshot(self) -> None:
         enough = min(max(self.snapshot_every, LARGER * len(self.snapshot.blob)), self.capacity // 2)
         due = size_of(self.behind_snapshot()) >= enough
-        return Reading(records, due and (self.asked_at is None or self.now - self.asked_at >= ASK_AGAIN))
+        is_free = self.claimed_at is None or self.now - self.claimed_at >= ASK_AGAIN
+        assert self.log.claim_snapshot() == (due and is_free)
+        if due and is_free:
+            self.claimed_at = self.now
 
     @rule(seconds=st.sampled_from([0.5, ASK_AGAIN - 0.5, ASK_AGAIN]), wall_time=st.integers(0, 10))
     def pass_time(self, seconds: float, wall_time: int) -> None:
         self.now += seconds
         self.wall_time = wall_time
 
-    @rule(size=st.sampled_from([0, 1, 300, 1000, READ_MOST // 2, READ_MOST + 1]), entries=st.integers(1, 3))
-    def publish(self, size: int, entries: int) -> None:
-        self.publish_one(size, entries)
+    @rule(size=st.sampled_from([0, 1, 300, 1000, READ_MOST // 2, READ_MOST + 1]))
+    def publish(self, size: int) -> None:
+        self.publish_one(size)
 
     @rule(sizes=st.lists(st.sampled_from([0, 100, 700]), min_size=2, max_size=6))
     def publish_some(self, sizes: list[int]) -> None:
         for size in sizes:
-            self.publish_one(size, 1)
+            self.publish_one(size)
 
-    def publish_one(self, size: int, entries: int) -> None:
+    def publish_one(self, size: int) -> None:
         time_now = max([self.wall_time, *(record.time for record in self.records)])
-        record = Record(self.last + 1, entries, time_now, bytes(size))
+        record = Record(self.last + 1, time_now, bytes(size))
         if size_of([*self.behind_snapshot(), record]) > self.capacity:
             with pytest.raises(LogFull):
-                self.log.publish(record.payload, entries)
+                self.log.publish(record.payload)
             return
-        assert self.log.publish(record.payload, entries) == record.seq
+        assert self.log.publish(record.payload) == record.seq
         self.records.append(record)
         self.kept.append(record)
 
@@ -787,17 +781,14 @@ class AgainstModel(RuleBasedStateMachine):
             with pytest.raises(LogTrimmed):
                 self.log.read(after, 0)
             return
-        expected = self.expected_reading(after)
-        assert self.log.read(after, 0) == expected
-        if expected.snapshot_wanted:
-            self.asked_at = self.now
+        assert self.log.read(after, 0) == self.expected_reading(after)
 
     @rule(data=st.data(), blob=st.sampled_from([b"", b"xy", bytes(400)]))
     def put_snapshot(self, data: st.DataObject, blob: bytes) -> None:
-        ends = [record.last for record in self.records if record.last > self.snapshot.seq]
+        ends = [record.seq for record in self.records if record.seq > self.snapshot.seq]
         # The next ones most of the time: then many snapshots are kept.
         seq = data.draw(st.integers(0, self.last + 1) | st.sampled_from(ends[:2] or [0]), label="seq")
-        if seq > self.snapshot.seq and seq not in {record.last for record in self.records}:
+        if seq > self.snapshot.seq and seq not in {record.seq for record in self.records}:
             with pytest.raises(LogTrimmed):
                 self.log.put_snapshot(seq, blob)
             return
@@ -809,7 +800,7 @@ class AgainstModel(RuleBasedStateMachine):
             return
         if seq > self.snapshot.seq:
             self.kept.append(Snapshot(seq, blob))
-            self.asked_at = None
+            self.claimed_at = None
             while self.exceeds() and self.may_go(self.kept[0]):
                 del self.kept[0]
 
@@ -829,8 +820,6 @@ class AgainstModel(RuleBasedStateMachine):
             assert self.log.read_snapshot(snapshot.seq, 1, 300) == snapshot.blob[1:301]
         # And it is of use: the log goes on from there.
         self.log.read(snapshot.seq, 0)
-        if self.expected_reading(snapshot.seq).snapshot_wanted:
-            self.asked_at = self.now
 
 
 AgainstModel.TestCase.settings = settings(max_examples=200)

@@ -24,9 +24,11 @@ import pytest
 from conftest import SETTLE_S, Footprint
 
 from mpchat.log.local.journal import WARM, Journal
+from mpchat.log.local.link import ManagerLink
 from mpchat.log.local.memory import RECORD_OVERHEAD, TAIL, journal_size
-from mpchat.log.local.process import LogAddress, LogLink, LogProxy, Sequencer, connect_log
-from mpchat.log.port import LogError, LogFull, LogLost, LogTrimmed, Reading, Record, Snapshot
+from mpchat.log.local.process import Sequencer
+from mpchat.log.local.proxy import LogProxy, ManagerAddress
+from mpchat.log.port import LogError, LogFull, LogLost, LogTrimmed, Record, Snapshot
 
 CONTEXT = multiprocessing.get_context("forkserver")
 DEADLINE_S = 20.0
@@ -39,7 +41,7 @@ from mpchat.log.local.process import Sequencer
 
 sequencer = Sequencer()
 log = sequencer.start()
-log.publish(b"x", 1)
+log.publish(b"x")
 print(sequencer.pid, flush=True)
 {ending}
 """
@@ -59,13 +61,13 @@ def log(sequencer: Sequencer) -> LogProxy:
 
 
 @pytest.fixture
-def link(log: LogProxy) -> Iterator[LogLink]:
-    link = log.open_link("test")
+def link(log: LogProxy) -> Iterator[ManagerLink]:
+    link = log.address.open_link("test")
     yield link
     link.close()
 
 
-def ask(link: LogLink, method: str, *arguments: object) -> object:
+def ask(link: ManagerLink, method: str, *arguments: object) -> object:
     link.call(method, *arguments)
     return link.receive()
 
@@ -79,32 +81,32 @@ def kill(sequencer: Sequencer) -> None:
 # --- links
 
 
-def test_a_link_does_what_a_proxy_does(log: LogProxy, link: LogLink) -> None:
-    assert ask(link, "publish", b"a", 2) == 1
-    assert log.publish(b"b", 1) == 3
-    link.call("read", 0, 0)
-    reading = link.receive_reading()
-    assert reading == log.read(0, 0)
-    assert type(reading) is Reading and [type(record) for record in reading.records] == [Record, Record]
+def test_a_link_does_what_a_proxy_does(log: LogProxy, link: ManagerLink) -> None:
+    assert ask(link, "publish", b"a") == 1
+    assert log.publish(b"b") == 2
+    records = ask(link, "read", 0, 0)
+    assert records == log.read(0, 0)
+    assert isinstance(records, list) and [type(record) for record in records] == [Record, Record]
+    assert ask(link, "claim_snapshot") is log.claim_snapshot() is False
     ask(link, "put_snapshot", 2, b"state")
     assert ask(link, "get_snapshot") == log.get_snapshot() == Snapshot(2, b"state")
 
 
-def test_a_link_is_readable_when_its_answer_is_there(log: LogProxy, link: LogLink) -> None:
+def test_a_link_is_readable_when_its_answer_is_there(log: LogProxy, link: ManagerLink) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(link, selectors.EVENT_READ)
         link.call("read", 0, LONG)
         assert selector.select(0) == []
-        log.publish(b"come", 1)
+        log.publish(b"come")
         assert selector.select(DEADLINE_S)
-        assert [record.payload for record in link.receive_reading().records] == [b"come"]
+        assert [record.payload for record in link.receive()] == [b"come"]
         assert selector.select(0) == []
 
 
 def test_two_links_serve_an_event_loop(log: LogProxy) -> None:
     """As in a worker: one link waits in `read` while the other publishes, and the loop goes on."""
 
-    async def receive(link: LogLink) -> object:
+    async def receive(link: ManagerLink) -> object:
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
         loop.add_reader(link.fileno(), readable.set_result, None)
@@ -112,19 +114,19 @@ def test_two_links_serve_an_event_loop(log: LogProxy) -> None:
             await asyncio.wait_for(readable, DEADLINE_S)
         finally:
             loop.remove_reader(link.fileno())
-        return link.receive_reading() if link is links[1] else link.receive()
+        return link.receive()
 
-    async def publish_and_read(publisher: LogLink, reader: LogLink) -> None:
+    async def publish_and_read(publisher: ManagerLink, reader: ManagerLink) -> None:
         for number in range(5):
             reader.call("read", number, LONG)
             come = asyncio.create_task(receive(reader))
-            publisher.call("publish", b"%d" % number, 1)
+            publisher.call("publish", b"%d" % number)
             assert await receive(publisher) == number + 1
-            reading = await come
-            assert isinstance(reading, Reading)
-            assert [record.payload for record in reading.records] == [b"%d" % number]
+            records = await come
+            assert isinstance(records, list)
+            assert [record.payload for record in records] == [b"%d" % number]
 
-    links = log.open_link("publish"), log.open_link("read")
+    links = log.address.open_link("publish"), log.address.open_link("read")
     try:
         asyncio.run(publish_and_read(*links))
     finally:
@@ -135,10 +137,10 @@ def test_two_links_serve_an_event_loop(log: LogProxy) -> None:
 def publish_series(log: LogProxy, name: str, count: int) -> None:
     """Runs in a process of its own: half by the proxy it was given, half by a link."""
     for number in range(count // 2):
-        log.publish(f"{name} {number}".encode(), number % 3 + 1)
-    link = log.open_link(name)
+        log.publish(f"{name} {number}".encode())
+    link = log.address.open_link(name)
     for number in range(count // 2, count):
-        ask(link, "publish", f"{name} {number}".encode(), number % 3 + 1)
+        ask(link, "publish", f"{name} {number}".encode())
     link.close()
 
 
@@ -151,9 +153,9 @@ def test_publishers_in_other_processes_share_one_order(log: LogProxy) -> None:
         process.join(DEADLINE_S)
         assert process.exitcode == 0
         process.close()
-    records = log.read(0, 0).records
+    records = log.read(0, 0)
     assert records[0].seq == 1
-    assert all(after.seq == before.last + 1 for before, after in pairwise(records))
+    assert all(after.seq == before.seq + 1 for before, after in pairwise(records))
     for name in ("a", "b", "c"):
         own = [record.payload.decode() for record in records if record.payload.startswith(name.encode())]
         assert own == [f"{name} {number}" for number in range(count)]
@@ -164,27 +166,27 @@ def test_publishers_in_other_processes_share_one_order(log: LogProxy) -> None:
 
 def test_errors_of_the_log_arrive_as_themselves(sequencer: Sequencer) -> None:
     log = sequencer.start(capacity=RECORD_OVERHEAD + 1)
-    link = log.open_link("test")
-    log.publish(b"x", 1)
+    link = log.address.open_link("test")
+    log.publish(b"x")
     with pytest.raises(LogFull):
-        log.publish(b"x", 1)
+        log.publish(b"x")
     with pytest.raises(LogFull):
-        ask(link, "publish", b"x", 1)
+        ask(link, "publish", b"x")
     with pytest.raises(LogTrimmed):
         log.read(2, 0)
     with pytest.raises(LogTrimmed):
         ask(link, "read", 2, 0)
     # Neither way is the worse for it.
-    assert len(log.read(0, 0).records) == 1
+    assert len(log.read(0, 0)) == 1
     assert ask(link, "get_snapshot") == Snapshot(0, b"")
     link.close()
 
 
-def test_what_the_log_cannot_do_is_an_error_of_the_log(log: LogProxy, link: LogLink) -> None:
+def test_what_the_log_cannot_do_is_an_error_of_the_log(log: LogProxy, link: ManagerLink) -> None:
     with pytest.raises(LogError, match="clear"):
         ask(link, "clear")
     with pytest.raises(LogError, match="KeyError"):
-        ask(LogLink(link._link, "no such object"), "read", 0, 0)
+        ask(ManagerLink(link._link, "no such object"), "read", 0, 0)
     nowhere = LogProxy(log.address._replace(ident="no such object"))
     with pytest.raises(LogError, match="KeyError"):
         nowhere.read(0, 0)
@@ -196,19 +198,19 @@ def test_what_the_log_cannot_do_is_an_error_of_the_log(log: LogProxy, link: LogL
 @pytest.mark.parametrize(
     "use",
     [
-        lambda log, link: log.publish(b"x", 1),
+        lambda log, link: log.publish(b"x"),
         lambda log, link: log.read(0, LONG),
         lambda log, link: log.put_snapshot(1, b"state"),
         lambda log, link: log.get_snapshot(),
-        lambda log, link: log.open_link("new"),
-        lambda log, link: ask(link, "publish", b"x", 1),
+        lambda log, link: log.address.open_link("new"),
+        lambda log, link: ask(link, "publish", b"x"),
     ],
     ids=["publish", "read", "put_snapshot", "get_snapshot", "open_link", "link"],
 )
 def test_after_its_death_everything_raises_log_lost(
-    sequencer: Sequencer, log: LogProxy, link: LogLink, use: Callable[[LogProxy, LogLink], object]
+    sequencer: Sequencer, log: LogProxy, link: ManagerLink, use: Callable[[LogProxy, ManagerLink], object]
 ) -> None:
-    log.publish(b"x", 1)
+    log.publish(b"x")
     kill(sequencer)
     for _ in range(2):  # the second time, the connection is known to be broken
         with pytest.raises(LogLost):
@@ -219,7 +221,7 @@ def test_after_its_death_everything_raises_log_lost(
         sequencer.make_log()
 
 
-def test_its_death_wakes_a_link_that_waits(sequencer: Sequencer, link: LogLink) -> None:
+def test_its_death_wakes_a_link_that_waits(sequencer: Sequencer, link: ManagerLink) -> None:
     link.call("read", 0, LONG)
     kill(sequencer)
     assert connection.wait([link], DEADLINE_S)  # type: ignore[list-item]
@@ -257,7 +259,7 @@ def test_main_has_a_link_from_the_start(sequencer: Sequencer) -> None:
 def test_nobody_waits_long_to_be_let_in_by_one_that_is_stopped(sequencer: Sequencer, log: LogProxy) -> None:
     os.kill(sequencer.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool, pytest.raises(LogLost):
-        pool.submit(LogProxy(log.address).open_link, "test", 0.2).result(DEADLINE_S)
+        pool.submit(log.address.open_link, "test", 0.2).result(DEADLINE_S)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -275,25 +277,25 @@ with socket.socket(socket.AF_UNIX) as client:
 
 
 def test_another_can_be_started_after_its_death(sequencer: Sequencer, log: LogProxy) -> None:
-    log.publish(b"x", 5)
+    log.publish(b"x")
     kill(sequencer)
     successor = Sequencer()
     try:
-        assert successor.start().publish(b"y", 1) == 1
+        assert successor.start().publish(b"y") == 1
     finally:
         successor.stop()
 
 
-def open_log_elsewhere(pipe: connection.Connection[object, object], address: LogAddress) -> None:
+def open_log_elsewhere(pipe: connection.Connection[object, object], address: ManagerAddress) -> None:
     """Runs in a process of its own, which has the address only."""
-    log = connect_log(address)
-    log.publish(b"from elsewhere", 2)
+    log = address.open_log()
+    log.publish(b"from elsewhere")
     pipe.send(log.ping())
     pipe.recv()  # the sequencer is killed
     with pytest.raises(LogLost):
         log.ping()
     with pytest.raises(LogLost):
-        connect_log(address)
+        address.open_log()
     pipe.send("lost")
 
 
@@ -303,8 +305,8 @@ def test_an_address_is_all_that_a_child_needs(sequencer: Sequencer, log: LogProx
     process.start()
     theirs.close()
     with ours:
-        assert ours.recv() == 2
-        assert log.ping() == 2
+        assert ours.recv() == 1
+        assert log.ping() == 1
         kill(sequencer)
         ours.send("killed")
         assert ours.recv() == "lost"
@@ -317,8 +319,8 @@ def test_an_address_is_all_that_a_child_needs(sequencer: Sequencer, log: LogProx
 def test_the_ways_to_a_dead_log_are_dropped_without_a_word(
     sequencer: Sequencer, log: LogProxy, end: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    used, unused = connect_log(log.address), LogProxy(log.address)
-    used.publish(b"x", 1)
+    used, unused = log.address.open_log(), LogProxy(log.address)
+    used.publish(b"x")
     references = weakref.ref(used), weakref.ref(unused)
     os.kill(sequencer.pid, end)
     with ThreadPoolExecutor(1) as pool:
@@ -336,7 +338,7 @@ def test_the_ways_to_a_dead_log_are_dropped_without_a_word(
 def test_another_key_is_not_let_in(log: LogProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing.current_process(), "authkey", b"another")
     with pytest.raises(LogLost):
-        connect_log(log.address)
+        log.address.open_log()
 
 
 # --- the sequencer is killed, and another one goes on
@@ -386,19 +388,19 @@ def succession(journal: Journal) -> Iterator[Succession]:
 
 def test_a_successor_has_all_that_was_answered(succession: Succession) -> None:
     before = succession.connect()
-    before.publish(b"1", 1)
-    before.publish(b"2 to 4", 3)
-    before.publish(bytes(3 << 20), 1)
-    before.put_snapshot(4, b"state")
-    records, more = before.read(0, 0).records, before.read(4, 0).records
+    before.publish(b"1")
+    before.publish(b"2")
+    before.publish(bytes(3 << 20))
+    before.put_snapshot(2, b"state")
+    records, more = before.read(0, 0), before.read(2, 0)
     succession.replace()
     after = succession.connect(before)
-    assert after.ping() == 5
-    assert after.read(0, 0).records == records
-    assert after.read(4, 0).records == more
-    assert after.get_snapshot() == Snapshot(4, b"state")
-    assert after.publish(b"6", 1) == 6
-    assert after.read(5, 0).records[0].time >= more[-1].time
+    assert after.ping() == 3
+    assert after.read(0, 0) == records
+    assert after.read(2, 0) == more
+    assert after.get_snapshot() == Snapshot(2, b"state")
+    assert after.publish(b"4") == 4
+    assert after.read(3, 0)[0].time >= more[-1].time
 
 
 class Publisher:
@@ -421,7 +423,7 @@ class Publisher:
                 payload = f"{self._name} {number} {attempt} ".encode().ljust(100 + number * 7919 % 50_000, b".")
                 self.tried.append(payload)
                 try:
-                    self.told[payload] = log.publish(payload, 1 + number % 3)
+                    self.told[payload] = log.publish(payload)
                 except LogLost:
                     log = self._succession.connect(log)
                     continue
@@ -430,7 +432,7 @@ class Publisher:
 
 
 class Reader:
-    """Reads on, whoever answers; makes a snapshot when it is asked for one."""
+    """Reads on, whoever answers; makes a snapshot when one is due."""
 
     def __init__(self, succession: Succession) -> None:
         self._succession = succession
@@ -442,10 +444,9 @@ class Reader:
         log = self._succession.connect()
         while not self.records or self.records[-1].payload != b"the end":
             try:
-                reading = log.read(self.records[-1].last if self.records else 0, LONG)
-                self.records += reading.records
-                if reading.snapshot_wanted:
-                    snapshot = Snapshot(self.records[-1].last, b"state %d" % len(self.records))
+                self.records += log.read(self.records[-1].seq if self.records else 0, LONG)
+                if log.claim_snapshot():
+                    snapshot = Snapshot(self.records[-1].seq, b"state %d" % len(self.records))
                     log.put_snapshot(*snapshot)
                     self.snapshots.append(snapshot)
             except LogLost:
@@ -466,14 +467,14 @@ def test_sequencers_killed_under_load_lose_nothing(succession: Succession, journ
         over.set()
         for running in publishing:
             running.result(DEADLINE_S)
-        end = succession.connect().publish(b"the end", 1)
+        end = succession.connect().publish(b"the end")
         for running in reading:
             running.result(DEADLINE_S)
 
     assert readers[0].records == readers[1].records
     records = readers[0].records
     assert records[0].seq == 1 and records[-1].seq == end
-    assert all(after.seq == before.last + 1 for before, after in pairwise(records))
+    assert all(after.seq == before.seq + 1 for before, after in pairwise(records))
     assert all(after.time >= before.time for before, after in pairwise(records))
     places = {record.payload: record.seq for record in records[:-1]}
     assert len(places) == len(records) - 1, "something is there twice"
@@ -493,7 +494,7 @@ def test_memory_is_given_back_whoever_has_filled_it(succession: Succession, jour
     assert journal.descriptor is not None
     log, last = succession.connect(), 0
     for _ in range(100):
-        last = log.publish(bytes(1 << 20), 1)
+        last = log.publish(bytes(1 << 20))
     assert os.fstat(journal.descriptor).st_blocks * 512 > 100 << 20
     succession.replace()
     log = succession.connect(log)
@@ -516,11 +517,11 @@ def test_a_sequencer_does_not_go_on_from_a_damaged_journal() -> None:
 # --- how it starts and ends
 
 
-def test_signals_to_the_whole_group_do_not_end_it(sequencer: Sequencer, log: LogProxy, link: LogLink) -> None:
+def test_signals_to_the_whole_group_do_not_end_it(sequencer: Sequencer, log: LogProxy, link: ManagerLink) -> None:
     for number, signum in enumerate([signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM]):
         os.kill(sequencer.pid, signum)
-        assert log.publish(b"x", 1) == 2 * number + 1
-        assert ask(link, "publish", b"x", 1) == 2 * number + 2
+        assert log.publish(b"x") == 2 * number + 1
+        assert ask(link, "publish", b"x") == 2 * number + 2
     assert not connection.wait([sequencer.sentinel], 0)
 
 
@@ -529,8 +530,8 @@ def test_stop_leaves_nothing_behind(end: signal.Signals | None) -> None:
     before = Footprint.take()
     sequencer = Sequencer()
     log = sequencer.start()
-    link = log.open_link("test")
-    assert ask(link, "publish", b"x", 1) == log.get_snapshot().seq + 1
+    link = log.address.open_link("test")
+    assert ask(link, "publish", b"x") == log.get_snapshot().seq + 1
     pid = sequencer.pid
     if end is not None:
         os.kill(pid, end)

@@ -10,7 +10,7 @@ of it.
 A file HOLD in the folder keeps a sequencer that is started from coming up; when there is a file IMPATIENT, workers tell
 their clients of an outage after TELL_AFTER.
 Some bounds are lower here, so that little is enough to come by every step: a shadow applies one record a slice, every
-adoption leaves a snapshot, the log asks for one after each SNAPSHOT_EVERY bytes, clients are given back one in a
+adoption leaves a snapshot, one is due after each SNAPSHOT_EVERY bytes, clients are given back one in a
 message, and the kernel takes little for a client that does not read.
 """
 
@@ -31,8 +31,8 @@ from mpchat.chat.entries import Opened, decode_entries
 from mpchat.errors import MpchatError
 from mpchat.log.local import journal, memory, process
 from mpchat.log.local.journal import Journal, Kind
+from mpchat.log.local.link import ManagerLink
 from mpchat.log.local.memory import MemoryLog
-from mpchat.log.local.process import LogLink
 from mpchat.server import control
 from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Released
 from mpchat.server.ledger import Ledger, Page, _Carry
@@ -53,6 +53,7 @@ from mpchat.server.worker.worker import Worker
 from mpchat.wire.line.framing import LineFraming
 
 SNAPSHOT_EVERY = 4000
+CLAIM_EVERY = 500
 SEND_BUFFER = 4096
 HOLD, IMPATIENT = "hold", "impatient"
 TELL_AFTER = 0.3
@@ -167,7 +168,7 @@ def watch_words(_: str) -> None:
 def adopting(_: None, publisher: Publisher) -> bool:
     """Whether the publication under way tells of clients that others had."""
     under_way = publisher._under_way
-    entries = decode_entries(under_way[0]) if under_way else []
+    entries = decode_entries(under_way) if under_way else []
     return any(isinstance(entry, Opened) and entry.epoch for entry in entries)
 
 
@@ -255,9 +256,11 @@ WORKER: dict[str, Point] = {
     "carried-one": after(Worker, "_carry_on"),
     # a snapshot
     "captured": before(Snapshots, "_captured"),
-    "staged": after(LogLink, "call", called("stage_snapshot")),
-    "dumped": before(LogLink, "call", calls("put_staged_snapshot")),
-    "put": after(LogLink, "call", called("put_staged_snapshot")),
+    "claiming-snapshot": after(ManagerLink, "call", called("claim_snapshot")),
+    "claimed-snapshot": before(Snapshots, "_claimed"),
+    "staged": after(ManagerLink, "call", called("stage_snapshot")),
+    "dumped": before(ManagerLink, "call", calls("put_staged_snapshot")),
+    "put": after(ManagerLink, "call", called("put_staged_snapshot")),
     "saved": before(Snapshots, "_end"),
     # planned moves
     "quiesced": before(Worker, "_see_released"),
@@ -270,7 +273,7 @@ WORKER: dict[str, Point] = {
     "pausing": before(Worker, "_post", says(Paused)),
     "paused": after(Worker, "_post", said(Paused)),
     "concluding": before(Worker, "_conclude", begins_to_conclude),
-    "conclusion-put": before(LogLink, "call", in_conclusion(calls("put_staged_snapshot"))),
+    "conclusion-put": before(ManagerLink, "call", in_conclusion(calls("put_staged_snapshot"))),
     "conclusion-saved": before(Snapshots, "_end", in_conclusion()),
     "conclusion-let-go": after(Client, "release", in_conclusion()),
     "conclusion-telling": before(Worker, "_post", in_conclusion(says(Released))),
@@ -310,7 +313,8 @@ SEQUENCER: dict[str, Point] = {
     "log-appended": after(Journal, "append", was_record),
     "log-published": after(MemoryLog, "publish"),
     "log-reading": before(MemoryLog, "read"),
-    "log-read": after(MemoryLog, "read", lambda reading, *_: bool(reading.records)),
+    "log-read": after(MemoryLog, "read", lambda records, *_: bool(records)),
+    "log-snapshot-claimed": after(MemoryLog, "claim_snapshot", lambda granted, *_: granted),
     "log-snapshot-put": before(MemoryLog, "put_snapshot"),
     "log-snapshot-appending": before(Journal, "append", is_snapshot),
     "log-snapshot-appended": after(Journal, "append", was_snapshot),
@@ -352,6 +356,7 @@ class FatalWorker:
         adoption.SLICE = 0.0
         worker.DEAR, worker.BYTES_AN_ENTRY, worker.SLICE = 0, 1 << 20, 0.0
         snapshots.PIECE = adoption.PIECE = PIECE  # type: ignore[attr-defined]
+        snapshots.CLAIM_EVERY = CLAIM_EVERY
         control.SIDS_MOST = 1
         if (self.folder / IMPATIENT).exists():
             outage.TELL_AFTER = TELL_AFTER

@@ -11,7 +11,7 @@ from typing import Any
 
 from onloop import DEADLINE, turn
 
-from mpchat.log.local.process import LogLink
+from mpchat.log.local.link import ManagerLink
 
 
 def frame(kind: str, result: object) -> bytes:
@@ -24,7 +24,7 @@ class PlayedSequencer:
 
     def __init__(self) -> None:
         ours, self.socket = socket.socketpair()
-        self.link = LogLink(Connection(ours.detach()), "log")
+        self.link = ManagerLink(Connection(ours.detach()), "log")
         self.socket.setblocking(False)
 
     async def send(self, data: bytes) -> None:

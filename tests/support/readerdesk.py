@@ -12,8 +12,8 @@ from party import picture
 
 from mpchat.chat.entries import Entry, Opened, Said, decode_entries, encode_entries
 from mpchat.chat.rules.replica import Replica
+from mpchat.log.local.link import ManagerLink
 from mpchat.log.local.memory import MemoryLog
-from mpchat.log.local.process import LogLink
 from mpchat.server.worker.outbound.fanout import Fanout
 from mpchat.server.worker.outbound.reader import Reader
 
@@ -28,7 +28,6 @@ class ReaderDesk:
         self.replica = Replica()
         self.slices = 0
         self.on_slice: Callable[[], None] = lambda: None  # what is done behind the next one
-        self.wanted: list[int] = []  # where it was when the log asked for a snapshot
         self.rest = 0.0
         self.failures: list[type[Exception]] = []
         self.reader = Reader(
@@ -37,7 +36,6 @@ class ReaderDesk:
             0,
             Fanout(self.replica),
             self._see_applied,
-            lambda: self.wanted.append(self.reader.position),
             self._fail,
         )
         self._end = 0
@@ -46,18 +44,18 @@ class ReaderDesk:
     def connect(self) -> None:
         """There is a sequencer."""
         ours, self._theirs = multiprocessing.Pipe()
-        self.reader.connect(LogLink(ours, "log"))
+        self.reader.connect(ManagerLink(ours, "log"))
 
     def hang_up(self) -> None:
         self._theirs.close()
 
     def publish(self, *texts: str) -> int:
-        """One record; give the number of its last entry."""
+        """One record; return its number."""
         entries: list[Entry] = [] if self._end else [Opened(SID, "127.0.0.1")]
         for text in texts:
             self._end += len(text) + 1
             entries.append(Said(SID, self._end, (text,)))
-        return self.log.publish(encode_entries(entries), len(entries)) + len(entries) - 1
+        return self.log.publish(encode_entries(entries))
 
     async def take_call(self) -> tuple[str, tuple[Any, ...]]:
         """What the reader asks of the sequencer, as soon as it does."""
@@ -77,19 +75,18 @@ class ReaderDesk:
     def answer(self, kind: str, result: object) -> None:
         self._theirs.send((kind, result))
 
-    async def read(self, wanted: bool = False) -> None:
-        """Let the reader have what there is; `wanted`: and ask it for a snapshot."""
+    async def read(self) -> None:
+        """Let the reader have what there is."""
         method, (after, _) = await self.take_call()
         assert method == "read"
-        records = self.log.read(after, 0).records
-        self.answer("#RETURN", ([tuple(record) for record in records], wanted))
+        self.answer("#RETURN", [tuple(record) for record in self.log.read(after, 0)])
         await turn()
 
     def expected(self, seq: int) -> Replica:
         """A replica that has applied the log up to `seq`."""
         replica = Replica()
-        for record in self.log.read(0, 0).records:
-            for entry in decode_entries(record.payload) if record.last <= seq else []:
+        for record in self.log.read(0, 0):
+            for entry in decode_entries(record.payload) if record.seq <= seq else []:
                 replica.apply(entry, record.time)
         return replica
 

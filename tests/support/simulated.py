@@ -27,13 +27,12 @@ from mpchat.chat.state.state import Limits
 from mpchat.config import Config
 from mpchat.log.local.journal import Journal
 from mpchat.log.local.memory import MemoryLog
-from mpchat.log.port import LogError, LogFull, LogLost, LogTrimmed, Reading, Snapshot
+from mpchat.log.port import LogError, LogFull, LogLost, LogTrimmed
 from mpchat.server.control import Beat, Closed, Handed, HandOff, Reconnect, Release, Released, Retire, Unlinked
 from mpchat.server.kernel import Progress
 from mpchat.server.ledger import Ledger, Page, Shape
 from mpchat.server.worker.inbound.client import Client
 from mpchat.server.worker.outage import TELL_AFTER
-from mpchat.server.worker.outbound.reader import READ_WAIT
 from mpchat.server.worker.worker import Worker
 from mpchat.wire.registry import LINE
 
@@ -49,6 +48,8 @@ TICK = 0.01
 """Seconds that pass when somebody looks at the clock: so slices end, in the same place each time."""
 PIECE = 300
 """Bytes of a snapshot in one message: so it takes several, and much can happen in between."""
+CLAIM_EVERY = 300
+"""Bytes that a worker applies between two questions whether a snapshot is due."""
 DEAR = 20
 """Entries behind which an adoption leaves a snapshot."""
 
@@ -191,7 +192,7 @@ class Link:
         self._source.check()
         assert self.request is None and self._silent, "a call before the last one is answered"
         self.request = method, arguments
-        self._answer_by = self._source.now + READ_WAIT
+        self._answer_by = self._source.now + (arguments[1] if method == "read" else 0.0)  # type: ignore[operator]
 
     def serve(self, most: int = MOST) -> None:
         """The sequencer takes the call, if it has something to answer; a read gives `most` records."""
@@ -209,8 +210,8 @@ class Link:
             self.answer = self._do(method, *arguments)
         except LogError as error:
             self.answer = error
-        if isinstance(self.answer, Reading):
-            self.answer = Reading(self.answer.records[:most], self.answer.snapshot_wanted)
+        if isinstance(self.answer, list):
+            self.answer = self.answer[:most]
         self._silent = False
 
     def _do(self, method: str, *arguments: Any) -> Any:
@@ -226,25 +227,20 @@ class Link:
     def receive(self) -> Any:
         if self._silent:
             self._source.check()
-            raise AssertionError("a worker waits for an answer")
+            # A worker that comes up does wait: it reads what is there.
+            assert self.request is not None and self.request[0] == "read" and self.request[1][1] == 0.0
+            self.serve()
         answer, self.answer, self._silent = self.answer, None, True
         if isinstance(answer, LogError):
             raise answer
         return answer
-
-    def receive_reading(self) -> Reading:
-        if self._silent and self.request is not None and not self._source.lost:
-            # Who comes up does wait.
-            (_, (after, *_)), self.request = self.request, None
-            return self._source.log.read(after, 0)
-        return cast(Reading, self.receive())
 
     def close(self) -> None:
         """What was sent is read yet; see World.late."""
 
 
 class Source:
-    """The log, as a worker can reach it until the sequencer is killed."""
+    """The log's address: the way to the log until the sequencer is killed."""
 
     def __init__(self, world: World) -> None:
         self.log = world.log
@@ -267,12 +263,10 @@ class Source:
         self.check()
         return Link(self)
 
-    def get_snapshot(self, at_most: int | None = None) -> Snapshot:
+    @contextmanager
+    def open_log(self) -> Iterator[MemoryLog]:
         self.check()
-        return self.log.get_snapshot(at_most)
-
-    def close(self) -> None:
-        """Its own connection, which is not played."""
+        yield self.log
 
 
 class Words:
@@ -526,10 +520,9 @@ class World:
                 "worker.Limits": lambda **_: self._limits,
                 "worker.DEAR": DEAR,
                 "worker.BYTES_AN_ENTRY": MOST,
-                "worker.connect_log": lambda _: Source(self),
-                "worker.LogProxy": lambda _: Source(self),
                 "worker.time": clock,
                 "snapshots.PIECE": PIECE,
+                "snapshots.CLAIM_EVERY": CLAIM_EVERY,
                 "moves.adoption.PIECE": PIECE,
             }.items():
                 stack.enter_context(mock.patch(f"mpchat.server.worker.{target}", stand_in))
@@ -550,7 +543,7 @@ class World:
             return
         slot = next(number for number in range(SLOTS) if all(each.slot != number for each in self.processes))
         channel = Channel()
-        worker = Worker(CONFIG, cast(Any, channel), cast(Any, None), self._ledger, slot)
+        worker = Worker(CONFIG, cast(Any, channel), cast(Any, Source(self)), self._ledger, slot)
         worker._come_up()
         self.processes.append(Process(slot, channel, cast(Loop, worker.loop), worker))
 
@@ -625,7 +618,7 @@ class World:
         self.is_down = False
         self.log = self._open_log()
         for process in self.processes:
-            process.channel.inbox.append((Reconnect(cast(Any, None)), []))
+            process.channel.inbox.append((Reconnect(cast(Any, Source(self))), []))
         missing, self._missing = self._missing, 0
         for _ in range(missing):
             self.start()
@@ -747,7 +740,7 @@ class World:
                 case Released(sids, _):
                     self._place({sid: process.clients.pop(sid) for sid in sids}, returning=True)
                 case Unlinked() if not self.is_down:
-                    process.channel.inbox.append((Reconnect(cast(Any, None)), []))
+                    process.channel.inbox.append((Reconnect(cast(Any, Source(self))), []))
 
     def _bury(self, process: Process) -> None:
         """The process has ended: others have its clients, and another takes its place."""

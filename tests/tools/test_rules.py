@@ -49,7 +49,7 @@ FORBIDDEN_IMPORTS = [
     ("dialects", CALLER, "from mpchat.wire.line.meaning import write_message"),
     ("dialects", "mpchat/wire/__init__.py", "import mpchat.wire.line"),
     ("dialects", PLAIN, "from mpchat.wire.line.words import Style"),
-    ("log", "mpchat/server/worker/inbound/client.py", "from mpchat.log.local.process import LogAddress"),
+    ("log", "mpchat/server/worker/inbound/client.py", "from mpchat.log.local.proxy import LogProxy"),
     ("client", PLAIN, "import psutil"),
     ("client", PLAIN, "from mpchat.config import Config"),
     ("client", PLAIN, "if TYPE_CHECKING:\n    from mpchat.server import ledger"),

@@ -76,10 +76,10 @@ class _Read(NamedTuple):
         """When to answer: now (0) if something is there, else at the end of its time."""
         return self.wait_until if self.source.ping() == self.after else 0.0
 
-    def answer(self) -> tuple[list[tuple[object, ...]], bool]:
+    def answer(self) -> list[tuple[object, ...]]:
         """What there is. Raises LogTrimmed."""
-        records, snapshot_wanted = self.source.read(self.after, 0.0)
-        return [tuple(record) for record in records], snapshot_wanted
+        # As plain tuples: half the bytes, and quicker to read than objects of a class.
+        return [tuple(record) for record in self.source.read(self.after, 0.0)]
 
 
 class _Caller:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from mpchat.log.port import LogError, LogFull, Snapshot
 from mpchat.sharedmemory import make_memory
 
-HEADER = 40
+HEADER = 32
 """The bytes of a frame beside its payload."""
 
 SEGMENT = 1 << 20
@@ -45,9 +45,9 @@ is 4 MiB (`memory.LARGER`); with less, that is all."""
 
 _JOIN = 1 << 14  # bytes: up to here, joining the header and the payload costs less than a second store
 
-_HEADER = struct.Struct("=QQQQQ")
+_HEADER = struct.Struct("=QQQQ")
 _MAGIC = int.from_bytes(b"mpchatJL", "little")
-_FORMAT = 2
+_FORMAT = 3
 _WORD = 8
 _MAGIC_AT, _FORMAT_AT, _SEGMENT_AT, _COUNT_AT, _HEAD_AT, _TAIL_AT, _SNAPSHOT_AT, _TABLE_AT = range(8)
 # madvise(2): frees the pages of a shared mapping and what is behind them, as punching a hole in the file would; tmpfs,
@@ -63,23 +63,18 @@ class Kind(IntEnum):
 
 
 class Frame(NamedTuple):
-    """The header of a frame, and where it is. A snapshot has no entries: it is of the state behind entry `seq`."""
+    """The header of a frame, and where it is. `seq` is the number of a record, or of the record that a snapshot is
+    of."""
 
     position: int
     kind: Kind
     seq: int
-    entries: int
     time: int
     length: int
 
     @property
-    def last(self) -> int:
-        """The sequence number of a record's last entry."""
-        return self.seq + self.entries - 1
-
-    @property
     def end(self) -> int:
-        """The position behind it."""
+        """The position after it."""
         return self.position + HEADER + self.length
 
 
@@ -160,13 +155,13 @@ class Journal:
             for segment in self._cold:
                 self._give_back(segment)
 
-    def append(self, kind: Kind, seq: int, entries: int, time: int, payload: bytes | bytearray) -> Frame:
+    def append(self, kind: Kind, seq: int, time: int, payload: bytes | bytearray) -> Frame:
         """Write a frame behind the last. Raises LogFull, and then writes none."""
         head = self._words[_HEAD_AT]
         end = head + HEADER + len(payload)
         if end > self._ready_to:
             self._get_ready(end)
-        header = _HEADER.pack(kind, seq, entries, time, len(payload))
+        header = _HEADER.pack(kind, seq, time, len(payload))
         if len(payload) <= _JOIN:
             self._write(head, header + payload)
         else:
@@ -175,7 +170,7 @@ class Journal:
         self._words[_HEAD_AT] = end
         if kind is Kind.SNAPSHOT:
             self._words[_SNAPSHOT_AT] = head
-        return Frame(head, kind, seq, entries, time, len(payload))
+        return Frame(head, kind, seq, time, len(payload))
 
     def payload(self, frame: Frame, start: int = 0, size: int | None = None) -> bytes:
         """What was written with this frame, which must be kept still; or so many bytes of it, as far as there are."""
@@ -226,15 +221,15 @@ class Journal:
             position = frame.end
 
     def seed(self, snapshot: Snapshot, time: int = 0) -> None:
-        """Let the log begin with this snapshot, and not with entry 1: for a program that replaces itself.
+        """Make the log begin with this snapshot instead of record 1, for a program that replaces itself.
 
-        `time` is that of the last entry before (ms since the epoch): what follows has none before it. Raises LogError
-        when something has been written to the journal, LogFull when it is too small.
+        `time` is that of the last record before (ms since the epoch); no later record has an earlier time. Raises
+        LogError when something has been written to the journal, LogFull when it is too small.
         """
         if self.head:
             raise LogError("a journal that is in use is not for seeding")
         self.take()
-        self.append(Kind.SNAPSHOT, snapshot.seq, 0, time, snapshot.blob)
+        self.append(Kind.SNAPSHOT, snapshot.seq, time, snapshot.blob)
 
     def close(self) -> None:
         """Give the memory back, as far as this process is concerned."""
@@ -300,9 +295,9 @@ class Journal:
         return b"".join(pieces)
 
     def _frame_at(self, position: int) -> Frame:
-        kind, seq, entries, time, length = _HEADER.unpack(self._read(position, HEADER))
+        kind, seq, time, length = _HEADER.unpack(self._read(position, HEADER))
         try:
-            return Frame(position, Kind(kind), seq, entries, time, length)
+            return Frame(position, Kind(kind), seq, time, length)
         except ValueError:
             raise LogError(f"the journal is damaged: no frame begins at {position}") from None
 

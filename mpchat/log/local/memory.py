@@ -1,31 +1,34 @@
-"""The log itself, on a `journal`: for tests, for simulations, and inside the sequencer.
+"""The log itself, on a `journal`: inside the sequencer, for tests and for simulations.
 
-Owns the index of the journal, in which the records since the last snapshot are, a tail of older ones for readers who
-are a little behind, and the snapshots. On a journal that has something in it, the log goes on where the last one that
-wrote there ended: same records, numbers, time. Thread-safe, and `read` can wait, for
-tests and simulations: the sequencer calls it from one thread, the `desk`, which does the waiting. Never looks into a
-payload or a snapshot, and keeps no copy of either but for FRESH.
+Owns the index of the journal: the records since the latest snapshot, a tail of older records for readers that are a
+little behind, and the snapshots. On a journal with content, the log goes on where the last log on it ended: the same
+records, numbers and time. Thread-safe. `read` can wait, for tests and simulations; in the sequencer the `desk` does the
+waiting and calls the log from one thread. Never looks into a payload or a snapshot. Keeps copies of the newest payloads
+only (FRESH).
 
-Bounds, in bytes of payload plus `RECORD_OVERHEAD` a record: a snapshot is asked for when `snapshot_every` has come
-since the last, and LARGER times its size (or half of `capacity`); when `capacity` has come since the last, `publish`
-refuses. The journal is a queue: its front is forgotten while it has more than `tail` of what the latest snapshot
-covers, or older snapshots of more than `snapshot_bytes`, or more than KEEP_SNAPSHOTS; but never the latest snapshot,
-nor a record that it does not cover.
+Bounds, in bytes of payload plus RECORD_OVERHEAD a record:
 
-Room: the journal always has room for all that `capacity` still allows, and beside it for one more snapshot of the
-largest size that is accepted. So `publish` is refused for want of a snapshot only; and a snapshot behind the last entry
-is refused for its size only, since what it leaves in the journal is what the bounds allow. One that would not leave
-that room, because it is too large or because others of old states are in its way, is refused with LogFull. Then nothing
-has changed: who has made it just goes on, and another reader is asked for one ASK_AGAIN later.
+* A snapshot is due when `snapshot_every` has come since the latest one, and also LARGER times its size or half of
+  `capacity`, whichever is less.
+* `publish` is refused when more than `capacity` would have come since the latest snapshot.
+* The journal is a queue. Its front is forgotten while the latest snapshot covers more than `tail` of records, while
+  older snapshots have more than `snapshot_bytes`, or while there are more than KEEP_SNAPSHOTS. The latest snapshot and
+  the records after it are always kept.
+
+Room: the journal always has room for all records that `capacity` still allows, and for one more snapshot of the largest
+size that is accepted. So only a missing snapshot makes `publish` fail, and only its size makes a snapshot of the last
+record fail. A snapshot of an older record is also refused (LogFull) if it would not leave that room. A refused snapshot
+changes nothing: its maker carries on, and after ASK_AGAIN the next reader that claims one makes it.
 """
 
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 from threading import Condition
 
 from mpchat.log.local.journal import HEADER, SEGMENT, Frame, Journal, Kind
-from mpchat.log.port import LogError, LogFull, LogTrimmed, Reading, Record, Snapshot, SnapshotPlace
+from mpchat.log.port import LogError, LogFull, LogTrimmed, Record, Snapshot, SnapshotPlace
 
 CAPACITY = 256 << 20
 SNAPSHOT_EVERY = 1 << 18
@@ -33,29 +36,29 @@ TAIL = 16 << 20
 SNAPSHOT_BYTES = 64 << 20
 
 SNAPSHOT_MOST = 512 << 20
-"""How large a snapshot may be in a journal of `journal_size`. Far more than a server's state is (history is 64 MiB at
-most): a log whose snapshots are refused is full one day, for ever. It costs addresses, not memory."""
+"""How large a snapshot may be in a journal of `journal_size`. That is far more than a server's state (history has 64
+MiB at most), because a log that refuses snapshots fills up for good. It costs addresses, not memory."""
 
 RECORD_OVERHEAD = 280
-"""About what a record costs beside its payload: the frame's header, and in the index a tuple, four integers that are
-not shared, and a place in the deque."""
+"""About what a record costs in addition to its payload: the frame's header, and in the index a tuple, some integers and
+a place in the deque."""
 
 READ_MOST = 1 << 20
-"""How many bytes one read gives at most (always at least one record): what a worker applies before it looks around."""
+"""How many bytes one read returns at most, but always at least one record. A worker applies all of them before it reads
+again."""
 
 FRESH = 4 << 20
-"""Of the newest payloads so many bytes are kept as they came: nearly all that is read is among them, and so is copied
-for nobody. As much as one worker publishes at once (`server.publisher`)."""
+"""How many bytes of the newest payloads are kept as they came. Nearly all reads are of these, and so copy nothing."""
 
 KEEP_SNAPSHOTS = 64
-"""How many snapshots are kept at most: the latest, and older ones that the records still kept lead on from."""
+"""How many snapshots are kept at most, the latest included."""
 
 LARGER = 4
-"""How many times the size of the last snapshot has to come before the next one: making one takes time with its size."""
+"""How many times the size of the latest snapshot has to come before the next is due: larger snapshots take longer."""
 
 ASK_AGAIN = 5.0
-"""Seconds after which another reader is asked for the snapshot of which the first one asked has delivered nothing
-more."""
+"""Seconds after which a claim lapses of which nothing more was delivered. Then another reader can claim the
+snapshot."""
 
 
 def journal_size(capacity: int = CAPACITY, tail: int = TAIL, snapshot_bytes: int = SNAPSHOT_BYTES) -> int:
@@ -64,8 +67,8 @@ def journal_size(capacity: int = CAPACITY, tail: int = TAIL, snapshot_bytes: int
 
 
 def _filled(capacity: int, tail: int, snapshot_bytes: int) -> int:
-    """The room that these bounds allow to be taken, beside that of the latest snapshot and of the next, and a segment,
-    of which the front of the journal may have left all but the end."""
+    """The room that these bounds allow to be used, without the latest snapshot, the next one, and the segment that the
+    front of the journal may have left but for its end."""
     return capacity + tail + snapshot_bytes + KEEP_SNAPSHOTS * HEADER
 
 
@@ -74,9 +77,9 @@ def _wall_clock() -> int:
 
 
 class MemoryLog:
-    """A `contract.Log`. `wall_clock` gives ms since the epoch, `clock` seconds of a clock that never goes back.
+    """A `port.Log`. `wall_clock` returns ms since the epoch, `clock` seconds of a clock that never goes back.
 
-    Without a `journal` it has one of its own, which ends with it. Raises LogError when the journal is damaged, or too
+    Without a `journal` it makes one of its own, which ends with it. Raises LogError when the journal is damaged, or too
     small for these bounds.
     """
 
@@ -114,86 +117,93 @@ class MemoryLog:
         self._size = 0  # of all records
         self._covered = 0  # of those of them that the latest snapshot covers
         self._older = 0  # of all snapshots but the latest
-        self._asked_at = float("-inf")
+        self._claimed_at = float("-inf")
         self._load()
 
-    def publish(self, payload: bytes, entries: int) -> int:
-        """Append so many entries; give the number of the first. Raises LogFull."""
-        if entries < 1:
-            raise ValueError(f"a publication of {entries} entries")
+    def publish(self, payload: bytes) -> int:
+        """Append one record and return its number. Raises LogFull."""
         with self._changed:
             size = len(payload) + RECORD_OVERHEAD
             if self._size - self._covered + size > self._capacity:
-                raise LogFull(f"{self._size - self._covered} bytes have come since the last snapshot")
+                raise LogFull(f"{self._size - self._covered} bytes have come since the latest snapshot")
             self._time = max(self._time, self._wall_clock())
-            record = self._journal.append(Kind.RECORD, self._last + 1, entries, self._time, payload)
+            record = self._journal.append(Kind.RECORD, self._last + 1, self._time, payload)
             self._add_record(record)
             self._keep_fresh(record, payload)
             self._changed.notify_all()
             return record.seq
 
-    def read(self, after: int, wait: float) -> Reading:
-        """The records behind entry `after`. Raises LogTrimmed."""
+    def read(self, after: int, wait: float) -> list[Record]:
+        """Return the records after record `after`. Raises LogTrimmed."""
         with self._changed:
             if after == self._last and wait > 0:
                 self._changed.wait_for(lambda: self._last > after, wait)
-            frames = _first_bytes(self._records_behind(after))
-            records = [Record(frame.seq, frame.entries, frame.time, self._payload(frame)) for frame in frames]
-            return Reading(records, self._ask_for_snapshot())
+            frames = _first_bytes(self._records_after(after))
+            return [Record(frame.seq, frame.time, self._payload(frame)) for frame in frames]
+
+    def claim_snapshot(self) -> bool:
+        """Whether a snapshot is due and not claimed; it is claimed now."""
+        with self._changed:
+            now = self._clock()
+            if not self._is_snapshot_due or now - self._claimed_at < ASK_AGAIN:
+                return False
+            self._claimed_at = now
+            return True
 
     def expect_snapshot(self, size: int) -> None:
-        """One is on its way, of which so many bytes have come: get ready for it, piece by piece, so that taking it
-        will not take long, and ask nobody else for one. Raises LogFull when it is too large."""
+        """Note that `size` bytes of a snapshot have come, which will be put later. Raises LogFull if it is too large.
+
+        Memory is made ready piece by piece, so that putting the snapshot is quick. A claim goes on.
+        """
         with self._changed:
             self._check_size(HEADER + size)
             self._journal.warm_up(size)
-            # It may be another one, and be given up: that is no reason not to ask.
-            if self._asked_at > float("-inf"):
-                self._asked_at = self._clock()
+            # Without a claim this may be a snapshot that its maker gives up: somebody else can still claim one.
+            if self._claimed_at > float("-inf"):
+                self._claimed_at = self._clock()
 
     def put_snapshot(self, seq: int, blob: bytes | bytearray) -> None:
-        """Here is a state behind `seq`: forget what it covers, but for the tail. Raises LogTrimmed, LogFull."""
+        """Store a snapshot and forget what it covers, but for the tail. Raises LogTrimmed, LogFull."""
         with self._changed:
             if seq <= self._covered_to:
                 return
-            uncovered = self._records_behind(seq)
+            uncovered = self._records_after(seq)
             self._check_room(HEADER + len(blob), uncovered)
-            self._add_snapshot(self._journal.append(Kind.SNAPSHOT, seq, 0, self._time, blob))
+            self._add_snapshot(self._journal.append(Kind.SNAPSHOT, seq, self._time, blob))
             self._covered = self._size - sum(map(_size, uncovered))
-            self._asked_at = float("-inf")
+            self._claimed_at = float("-inf")
             self._trim()
 
     def get_snapshot(self, at_most: int | None = None) -> Snapshot:
-        """The latest snapshot, or the latest behind no later entry than `at_most`. Raises LogTrimmed when that is
-        gone."""
+        """Return the latest snapshot, or the latest of a record not after `at_most`. Raises LogTrimmed."""
         with self._changed:
             frame = self._find(at_most)
             return Snapshot(0, b"") if frame is None else Snapshot(frame.seq, self._journal.payload(frame))
 
     def find_snapshot(self, at_most: int | None = None) -> SnapshotPlace:
-        """Which one `get_snapshot` would give. Raises LogTrimmed."""
+        """Say which snapshot `get_snapshot` would return. Raises LogTrimmed."""
         with self._changed:
             frame = self._find(at_most)
             return SnapshotPlace(0, 0) if frame is None else SnapshotPlace(frame.seq, frame.length)
 
     def read_snapshot(self, seq: int, start: int, size: int) -> bytes:
-        """A piece of a snapshot. Raises LogTrimmed, and ValueError for what is no piece."""
+        """Return a piece of a snapshot. Raises LogTrimmed, and ValueError when `start` or `size` is negative."""
         if start < 0 or size < 0:
             raise ValueError(f"{size} bytes of a snapshot from {start} on")
         with self._changed:
             for snapshot in reversed(self._snapshots):
                 if snapshot.seq == seq and seq >= self._first - 1:
                     return self._journal.payload(snapshot, start, size)
-            raise LogTrimmed(f"no snapshot of entry {seq}")
+            raise LogTrimmed(f"there is no snapshot of record {seq}")
 
     def ping(self) -> int:
-        """The number of the last entry: whoever asks hears that the log's process runs."""
+        """Return the number of the last record. An answer says that the log's process runs."""
         return self._last
 
     # --- the journal
 
     def _load(self) -> None:
-        """Go on from what is in the journal."""
+        """Build the index from what is in the journal."""
         self._journal.take()
         for frame in self._journal.frames():
             if frame.kind is Kind.RECORD:
@@ -201,19 +211,19 @@ class MemoryLog:
             else:
                 self._add_snapshot(frame)
             self._time = frame.time
-        self._covered = sum(_size(record) for record in self._records if record.last <= self._covered_to)
+        self._covered = sum(_size(record) for record in self._records if record.seq <= self._covered_to)
         self._trim()
 
     def _add_record(self, record: Frame) -> None:
         self._records.append(record)
-        self._last = record.last
+        self._last = record.seq
         self._size += _size(record)
 
     def _add_snapshot(self, snapshot: Frame) -> None:
         if self._snapshots:
             self._older += self._snapshots[-1].length
         self._snapshots.append(snapshot)
-        # In a journal that was seeded there is no such entry.
+        # A journal that was seeded does not have this record.
         self._last = max(self._last, snapshot.seq)
 
     def _keep_fresh(self, record: Frame, payload: bytes) -> None:
@@ -232,29 +242,27 @@ class MemoryLog:
             raise LogFull(f"a snapshot of {size} bytes; the journal has room for {self._snapshot_most}")
 
     def _check_room(self, size: int, uncovered: list[Frame]) -> None:
-        """Whether room enough is left behind a snapshot of this size that does not cover these. Raises LogFull."""
+        """Raise LogFull unless enough room is left after a snapshot of `size` bytes that does not cover `uncovered`."""
         self._check_size(size)
-        # Snapshots behind the first record that is to stay cannot be forgotten before it.
+        # A snapshot that lies after a record in the journal cannot be forgotten before that record.
         start = uncovered[0].position if uncovered else self._journal.head
         stuck = sum(HEADER + snapshot.length for snapshot in self._snapshots if snapshot.position > start)
         if stuck + size > self._tail + self._snapshot_bytes + self._snapshot_most:
-            raise LogFull(f"{stuck} bytes of snapshots behind entry {uncovered[0].seq}: a newer one is needed")
+            raise LogFull(f"{stuck} bytes of snapshots lie after record {uncovered[0].seq}: a newer one is needed")
 
     def _trim(self) -> None:
-        """Forget the front of the journal as far as the bounds say and what must be kept allows."""
+        """Forget the front of the journal, as far as the bounds ask for it and as it need not be kept."""
         while (
-            self._covered > self._tail
-            or self._older > self._snapshot_bytes
-            or len(self._snapshots) > KEEP_SNAPSHOTS
+            self._covered > self._tail or self._older > self._snapshot_bytes or len(self._snapshots) > KEEP_SNAPSHOTS
         ) and self._drop_first():
             pass
         fronts = [frames[0].position for frames in (self._records, self._snapshots) if frames]
         self._journal.trim(min(fronts, default=self._journal.tail))
 
     def _drop_first(self) -> bool:
-        """Forget the first frame, and say so, unless it must be kept. There is a snapshot."""
+        """Forget the first frame, unless it must be kept; return whether it was forgotten. There is a snapshot."""
         if self._records and self._records[0].position < self._snapshots[0].position:
-            if self._records[0].last > self._covered_to:
+            if self._records[0].seq > self._covered_to:
                 return False
             size = _size(self._records.popleft())
             self._covered -= size
@@ -269,53 +277,39 @@ class MemoryLog:
 
     @property
     def _first(self) -> int:
-        """The number of the oldest entry that is kept, or of the next one."""
+        """The number of the oldest record that is kept, or else of the next one."""
         return self._records[0].seq if self._records else self._last + 1
 
     @property
     def _covered_to(self) -> int:
-        """The last entry that the latest snapshot covers."""
+        """The last record that the latest snapshot covers."""
         return self._snapshots[-1].seq if self._snapshots else 0
 
     def _find(self, at_most: int | None) -> Frame | None:
-        """The latest snapshot behind no later entry; None if that is the state before the first. Raises LogTrimmed."""
+        """The latest snapshot of a record not after `at_most`; None is the state before record 1. Raises LogTrimmed."""
         most = self._last if at_most is None else at_most
         for snapshot in reversed(self._snapshots):
-            # Who starts from one of which the records behind it are forgotten cannot read on.
+            # A snapshot is usable only while the records after it are kept.
             if self._first - 1 <= snapshot.seq <= most:
                 return snapshot
         if self._first == 1 and most >= 0:
             return None
-        raise LogTrimmed(f"no snapshot from before entry {most}; the log begins with {self._first}")
+        raise LogTrimmed(f"there is no snapshot from before record {most}; the log begins with record {self._first}")
 
-    def _records_behind(self, after: int) -> list[Frame]:
-        """All records behind entry `after`, which must be the last of a record. Raises LogTrimmed."""
-        if after == self._last:
-            return []
-        first = self._first
-        if not first - 1 <= after < self._last:
-            raise LogTrimmed(f"asked for what follows entry {after}; there are {first} to {self._last}")
-        # From the newest backwards: a reader is nearly always nearly there.
-        behind: list[Frame] = []
-        for record in reversed(self._records):
-            if record.last <= after:
-                break
-            behind.append(record)
-        if behind[-1].seq != after + 1:
-            raise LogTrimmed(f"asked for what follows entry {after}, in the middle of a record")
-        behind.reverse()
-        return behind
+    def _records_after(self, after: int) -> list[Frame]:
+        """All records after record `after`. Raises LogTrimmed."""
+        if not self._first - 1 <= after <= self._last:
+            raise LogTrimmed(f"the log has records {self._first} to {self._last}, not those after {after}")
+        # From the newest backwards: a reader is nearly always nearly there, and a deque has no slices.
+        records = list(islice(reversed(self._records), self._last - after))
+        records.reverse()
+        return records
 
-    def _ask_for_snapshot(self) -> bool:
-        """Whether the reader at hand is the one to be asked."""
-        now = self._clock()
+    @property
+    def _is_snapshot_due(self) -> bool:
         latest = self._snapshots[-1].length if self._snapshots else 0
         enough = max(self._snapshot_every, LARGER * latest)
-        due = self._size - self._covered >= min(enough, self._capacity // 2)
-        if not due or now - self._asked_at < ASK_AGAIN:
-            return False
-        self._asked_at = now
-        return True
+        return self._size - self._covered >= min(enough, self._capacity // 2)
 
 
 def _size(record: Frame) -> int:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 from mpchat.errors import BootError, ForkError
 from mpchat.log.local.journal import Journal
-from mpchat.log.local.process import LogAddress, Sequencer
-from mpchat.log.port import LogError
+from mpchat.log.local.process import Sequencer
+from mpchat.log.port import LogAddress, LogError
 from mpchat.server.main.recovery import Pulse, Restarts
 from mpchat.server.main.waitloop import WaitLoop
 

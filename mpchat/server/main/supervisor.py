@@ -12,7 +12,7 @@ killed.
              USR2, trial passed  failure
                              v   |
                             PAUSING --all paused--> CONCLUDING --all ended, sequencer too--> the next program
-                            (clients' input is published)  (all stop at one entry and give their clients back)
+                            (clients' input is published)  (all stop at one record and give their clients back)
 """
 
 import enum
@@ -29,8 +29,7 @@ from mpchat.config import FIXED, Config
 from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame_system
 from mpchat.log.local.journal import Journal
 from mpchat.log.local.memory import journal_size
-from mpchat.log.local.process import LogAddress
-from mpchat.log.port import LogError, Snapshot
+from mpchat.log.port import LogAddress, LogError, Snapshot
 from mpchat.logs import reopen_log, report_lost_lines, set_log_level, start_logging
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
@@ -162,7 +161,7 @@ class Supervisor:
         self._upgrading = False  # the trial is passed: hand over as soon as no client or worker is moving
         self._stop_wanted = False  # TERM came while the program was being replaced
         self._phase_by = float("inf")  # when the phase times out
-        self._concluded_at = 0  # the entry at which the workers were told to stop
+        self._concluded_at = 0  # the record at which the workers were told to stop
         self._released = False  # whether the sequencer was told to end for the handover
         self._at_once = False  # whether to end now, without telling anybody
         self._handover: Handover | None = None
@@ -432,7 +431,7 @@ class Supervisor:
             self._quiesce()
 
     def _hand_over(self) -> None:
-        """Make the handover: all workers have stopped at one entry and ended, and so has the sequencer."""
+        """Make the handover: all workers have stopped at one record and ended, and so has the sequencer."""
         try:
             # No snapshot is made of an empty log.
             snapshot = self._journal.read_snapshot() if self._concluded_at else Snapshot(0, b"")
@@ -440,7 +439,7 @@ class Supervisor:
             self._resume(str(error))
             return
         if snapshot.seq != self._concluded_at:
-            self._resume("there is no snapshot of the entry at which the workers stopped")
+            self._resume("there is no snapshot of the record at which the workers stopped")
             return
         # From here on, signals wait for the next program.
         signals.block()

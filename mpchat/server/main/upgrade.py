@@ -2,9 +2,9 @@
 
 Owns the trial of that version, and the *handover*, which is what the old program leaves to the new one. The trial comes
 first: the new version runs as a server of its own on a port of its own. Unless it says that it came up, and which
-version it is, nothing happens. Then the old program stops all workers at the same entry of the log, has a snapshot made
-of exactly that state, and executes the new program: same process, same descriptors, same clients. Output that clients
-have not taken yet is in the ledger's carry.
+version it is, nothing happens. Then the old program stops all workers at the same record of the log, has a snapshot
+made of exactly that state, and executes the new program: same process, same descriptors, same clients. Output that
+clients have not taken yet is in the ledger's carry.
 
 The handover is JSON in shared memory without a name. `FORMAT` changes whenever its meaning does. The trial is told the
 format, so that a version which cannot read it never takes over.

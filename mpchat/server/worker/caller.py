@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mpchat.log.local.process import LogLink
-from mpchat.log.port import LogFull, LogLost, LogTrimmed, Reading
+from mpchat.log.port import LogFull, LogLink, LogLost, LogTrimmed
 
 
 class Caller:
@@ -35,10 +34,6 @@ class Caller:
     def receive(self) -> Any:
         """The answer. Raises what the method raised (LogTrimmed, LogFull), or LogLost."""
         return self.link.receive()
-
-    def receive_reading(self) -> Reading:
-        """The answer to a `read`."""
-        return self.link.receive_reading()
 
     def close(self) -> None:
         self._loop.remove_reader(self.link.fileno())

@@ -1,34 +1,49 @@
 """The snapshots that one worker makes for the log.
 
-Owns the one that is on its way: the state is copied between two records (`Reader.capture`), and while the reader goes
-on, it is encoded and sent piece by piece, one piece a turn of the loop.
+Owns the snapshot that is on its way: the state is copied between two records (`Reader.capture`), and while the reader
+goes on, it is encoded and sent piece by piece, one piece a turn of the loop.
 
     IDLE --want--> CAPTURING --copied--> SENDING --answer--> SENDING ... --put--> IDLE
 
-Promises that who wants one is told when it is with the log, or will not be; that several who want one before it is
-begun share it; and that it is of the state behind one record, exactly. The log may refuse it: nothing is lost then, it
-keeps the one before, and asks somebody again.
-"""
+Promises that a caller who wants a snapshot is told when the log has it or will not get it; that callers who want one
+before it is begun share it; and that it is of the state after exactly one record. The log may refuse it. Then the log
+keeps the snapshot before, and a worker that asks later makes the next one.
+
+It also asks the log whether a snapshot is due (`Log.claim_snapshot`), and makes it if so. It asks each time CLAIM_EVERY
+was applied, so a log that is written to and read is asked about in time. It also asks when the log is full: then
+nothing more is applied, and the worker that holds the claim may be dead. Asking takes its turn on the errands' link, so
+neither reading nor publishing waits for it."""
 
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpchat.chat.state.snapshot import Capture
-from mpchat.log.local.process import PIECE
-from mpchat.log.port import LogFull, LogTrimmed
+from mpchat.log.port import PIECE, LogFull, LogTrimmed
 from mpchat.server.worker.caller import Errands
 from mpchat.server.worker.outbound.reader import Reader
 
 log = logging.getLogger(__name__)
 
 
-class Snapshots:
-    """`fail` is told that the log is another one (LogTrimmed)."""
+CLAIM_EVERY = 16 << 10
+"""How many bytes of payload are applied between two questions whether a snapshot is due. Little against what comes
+between two snapshots (`log.local.memory.SNAPSHOT_EVERY`), and much against one question."""
 
-    def __init__(self, reader: Reader, errands: Errands, fail: Callable[[Exception], None], latest: int) -> None:
-        self.latest = latest
-        """The entry of the last snapshot that the log has, as far as this worker knows."""
+
+class Snapshots:
+    """`fail` is told that the log is another one (LogTrimmed). `on_done` is called when a snapshot that this worker has
+    claimed is with the log, or will not be."""
+
+    def __init__(
+        self, reader: Reader, errands: Errands, on_done: Callable[[], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """The reader starts from the latest snapshot."""
+        self._on_done = on_done
+        self._claiming = False
+        self._claim_at = CLAIM_EVERY
+        self._covered_entries = 0  # how many of the reader's entries the latest known snapshot covers
+        self._entries = 0  # how many the one on its way covers
         self._reader = reader
         self._errands = errands
         self._fail = fail
@@ -51,8 +66,30 @@ class Snapshots:
         self._wanted.append((most, then))
         self._begin()
 
-    def want_again(self, then: Callable[[], None]) -> None:
-        """As `want`, for the log, which may take the one that is on its way, however large that is."""
+    @property
+    def uncovered_entries(self) -> int:
+        """How many entries this worker has applied since the latest snapshot that it knows of."""
+        return self._reader.applied_entries - self._covered_entries
+
+    def note_applied(self) -> None:
+        """Ask the log whether a snapshot is due, if enough was applied since the last time."""
+        if self._reader.applied_bytes >= self._claim_at:
+            self.claim()
+
+    def claim(self) -> None:
+        """Ask the log whether a snapshot is due, and make it if so. Does nothing while a question is under way."""
+        if not self._claiming:
+            self._claiming = True
+            self._claim_at = self._reader.applied_bytes + CLAIM_EVERY
+            self._errands.ask(self._claimed, "claim_snapshot")
+
+    def _claimed(self, due: bool) -> None:
+        self._claiming = False
+        if due:
+            self.want_of_any_size(self._on_done)
+
+    def want_of_any_size(self, then: Callable[[], None]) -> None:
+        """As `want`, but the snapshot that is on its way will do, and now its size does not matter."""
         if self._busy and not self._reader.capturing:
             self._most = float("inf")
             self._sharing.append(then)
@@ -60,7 +97,8 @@ class Snapshots:
             self.want(then)
 
     def disconnect(self) -> None:
-        """The sequencer is gone, and what it has not taken yet."""
+        """The sequencer is gone, and with it what it has not answered for. Its successor knows of no claim."""
+        self._claiming, self._claim_at = False, 0
         if self._busy and not self._reader.capturing:
             log.warning("a snapshot was not taken: the sequencer is gone")
             self._end()
@@ -75,6 +113,7 @@ class Snapshots:
         self._most = max(most for most, _ in wanted)
         self._sharing = [then for _, then in wanted]
         self._seq, self._chunks, self._sent = seq, capture.chunks(), 0
+        self._entries = self._reader.applied_entries
         self._send()
 
     def _send(self, answer: Any = None) -> None:
@@ -107,7 +146,7 @@ class Snapshots:
         if answer is not None:
             self._refused(answer)
         else:
-            self.latest = max(self.latest, self._seq)
+            self._covered_entries = self._entries
             self._end()
 
     def _refused(self, error: LogFull | LogTrimmed) -> None:

@@ -25,8 +25,7 @@ from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits
 from mpchat.config import Config
 from mpchat.errors import MpchatError
-from mpchat.log.local.process import RECONNECT_SECONDS, LogAddress, LogProxy, connect_log
-from mpchat.log.port import LogError, LogLost
+from mpchat.log.port import LogAddress, LogError, LogLost
 from mpchat.logs import report_lost_lines, start_logging
 from mpchat.server.control import (
     NO_LOG,
@@ -80,6 +79,10 @@ BYTES_AN_ENTRY = 100
 SLICE = 0.03
 """Seconds of carrying on with clients between two looks at the loop."""
 
+RECONNECT_SECONDS = 0.2
+"""Seconds that each step of connecting to the next sequencer may take. One that is stopped accepts nobody, and the
+clients may not wait for that. Less than half of the shortest silence after which a worker counts as hung."""
+
 SWEEP = 0.2
 """Seconds between two marks in the ledger: how much of the log a successor has to apply again."""
 
@@ -95,23 +98,15 @@ class Worker:
         self._name = f"worker-{slot}"
         self._channel = channel
         self._ledger = ledger
-        self._log = connect_log(address)
+        self._address = address
         self._limits = Limits(history=config.history, history_shown=config.sendq // 2)
-        self._replica, position = _load_replica(self._log, self._limits)
+        self._replica, position = _load_replica(address, self._limits)
         self._fanout: Fanout[Client] = Fanout(self._replica)
         self._pace = Pace(self._fanout, self._stir)
-        self._reader = Reader(
-            self.loop,
-            self._replica,
-            position,
-            self._fanout,
-            self._see_applied,
-            lambda: self._snapshots.want_again(self._end_when_empty),
-            self._fail,
-        )
+        self._reader = Reader(self.loop, self._replica, position, self._fanout, self._see_applied, self._fail)
         self._errands = Errands(self.loop, self._fail)
-        self._snapshots = Snapshots(self._reader, self._errands, self._fail, position)
-        self.publisher = Publisher(self.loop, self._relieve, self._fail)
+        self._snapshots = Snapshots(self._reader, self._errands, self._end_when_empty, self._fail)
+        self.publisher = Publisher(self.loop, self._relieve, self._snapshots.claim, self._fail)
         self._connected = False
         self._outage = Outage(self.loop, self._tell_of_outage)
         self._clients: dict[SessionId, Client] = {}
@@ -188,15 +183,13 @@ class Worker:
     def _come_up(self) -> None:
         """Read all there is of the log, and then be there for whatever the loop has."""
         self.loop.set_exception_handler(self._fail_by_loop)
-        link = self._log.open_link(f"{self._name} reads")
+        link = self._address.open_link(f"{self._name} reads")
         self._reader.catch_up(link)
         self._ledger.set_sweep_mark(self._slot, self._reader.position)
         self._connected = True
         self._reader.connect(link)
-        self.publisher.connect(self._log.open_link(f"{self._name} publishes"))
-        self._errands.connect(self._log.open_link(f"{self._name} has errands"))
-        # Its own connection waits for answers: that was for the start.
-        self._log.close()
+        self.publisher.connect(self._address.open_link(f"{self._name} publishes"))
+        self._errands.connect(self._address.open_link(f"{self._name} has errands"))
         self.loop.add_reader(self._channel.fileno(), self._guarded(self._hear_main))
         self._post(Ready())
         self._beat()
@@ -257,11 +250,10 @@ class Worker:
     def _reconnect(self, address: LogAddress) -> None:
         """There is another sequencer, with the same log. Should it be gone as well by now, main will say so."""
         self._unlink()
-        self._log = LogProxy(address)
         try:
-            self._reader.connect(self._log.open_link(f"{self._name} reads", RECONNECT_SECONDS))
-            self.publisher.connect(self._log.open_link(f"{self._name} publishes", RECONNECT_SECONDS))
-            self._errands.connect(self._log.open_link(f"{self._name} has errands", RECONNECT_SECONDS))
+            self._reader.connect(address.open_link(f"{self._name} reads", RECONNECT_SECONDS))
+            self.publisher.connect(address.open_link(f"{self._name} publishes", RECONNECT_SECONDS))
+            self._errands.connect(address.open_link(f"{self._name} has errands", RECONNECT_SECONDS))
         except LogLost as error:
             log.debug("%s", error)
             self._outage.begin()
@@ -292,6 +284,7 @@ class Worker:
         """More of the log has been applied: let the clients see it, and tell who waits for that; say how to rest."""
         rest = self._pace.flush()
         self.publisher.applied(self._reader.position)
+        self._snapshots.note_applied()
         unapplied, self._unapplied = self._unapplied, {}
         for client in unapplied:
             client.drain()
@@ -499,7 +492,7 @@ class Worker:
         self.publisher.call_when_applied(partial(self._see_released, clients, last))
 
     def _see_released(self, clients: list[Client], last: bool) -> None:
-        self._want_snapshot(self._reader.position - self._snapshots.latest, partial(self._let_leave, clients, last))
+        self._want_snapshot(self._snapshots.uncovered_entries, partial(self._let_leave, clients, last))
 
     def _let_leave(self, clients: list[Client], last: bool) -> None:
         self._leaving.append((clients, last))
@@ -609,9 +602,10 @@ def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", address: LogAd
         return NO_LOG if isinstance(error, LogLost) else 1
 
 
-def _load_replica(source: LogProxy, limits: Limits) -> tuple[Replica, int]:
-    """The replica of the latest snapshot, and the entry up to which it has read."""
-    snapshot = source.get_snapshot()
+def _load_replica(address: LogAddress, limits: Limits) -> tuple[Replica, int]:
+    """The replica of the latest snapshot, and the number of the record it is of."""
+    with address.open_log() as source:
+        snapshot = source.get_snapshot()
     if not snapshot.seq:
         return Replica(limits), 0
     return Replica.load(snapshot.blob, limits), snapshot.seq

@@ -1,7 +1,7 @@
 """The sequencer of mpchat under the load of processes that do nothing but publish and read.
 
 Owns those processes, and the sequencer's, which has a journal as in the server. Promises that every reader is checked
-to have been given all entries, each once and in order; a Sample or a ToolError in bounded time; and that no process
+to have been given all records, each once and in order; a Sample or a ToolError in bounded time; and that no process
 is left. A worker publishes at most every millisecond and rests between two readings: what is measured here is where
 that would end without the pauses.
 """
@@ -18,7 +18,8 @@ import psutil
 from mpchat.chat.entries import Said, encode_entries
 from mpchat.log.local.journal import Journal
 from mpchat.log.local.memory import journal_size
-from mpchat.log.local.process import LogProxy, Sequencer
+from mpchat.log.local.process import Sequencer
+from mpchat.log.local.proxy import LogProxy
 from mpchat.log.port import LogError, LogFull
 from mpchat_tools.common.crew import CONTEXT, Crew, Failure, Pipe, crew
 from mpchat_tools.common.limits import deferred_interrupts
@@ -32,10 +33,10 @@ READ_S = 0.2
 START_S = 30.0
 DRAIN_S = 30.0  # for the readers, when all is published
 FULL_S = 0.001
-_UNKNOWN = -1  # as the last entry
+_UNKNOWN = -1  # as the last record
 
 Positions = MutableSequence[int]
-"""Shared by all: the last entry there will be, and then how far each reader has come."""
+"""Shared by all: the last record there will be, and then how far each reader has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """So many publications; the last entry of the latest."""
+    """So many publications, and the number of the latest."""
 
     calls: int
     last: int
@@ -74,7 +75,7 @@ def publish(log: LogProxy, pipe: Pipe, positions: Positions, task: Sequencing) -
     until = float(pipe.recv()) + task.seconds
     while time.monotonic() < until:
         try:
-            last = log.publish(payload, task.batch) + task.batch - 1
+            last = log.publish(payload)
         except LogFull:  # the slowest reader holds us up
             since = SNAPSHOT_EVERY
             time.sleep(FULL_S)
@@ -91,11 +92,11 @@ def read(log: LogProxy, pipe: Pipe, positions: Positions, place: int) -> None:
     calls, faults, position = 0, 0, 0
     pipe.recv()
     while positions[0] == _UNKNOWN or position < positions[0]:
-        records = log.read(position, READ_S).records
+        records = log.read(position, READ_S)
         calls += bool(records)
         for record in records:
             faults += record.seq != position + 1
-            position = record.last
+            position = record.seq
         positions[place] = position
     pipe.send(Read(calls, faults))
 
@@ -187,5 +188,5 @@ def list_figures(
 
 def list_faults(published: Sequence[Published], found: Sequence[Read], task: Sequencing) -> list[str]:
     faults = sum(each.faults for each in found)
-    last, sent = max(each.last for each in published), sum(each.calls for each in published) * task.batch
-    return [f"{faults} gaps"] * bool(faults) + [f"entry {last} is the last of {sent}"] * (last != sent)
+    last, sent = max(each.last for each in published), sum(each.calls for each in published)
+    return [f"{faults} gaps"] * bool(faults) + [f"record {last} is the last of {sent}"] * (last != sent)

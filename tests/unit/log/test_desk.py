@@ -24,7 +24,7 @@ from mpchat.log.local.memory import RECORD_OVERHEAD, MemoryLog
 from mpchat.log.port import LogFull, LogTrimmed
 
 METHODS = (
-    *("publish", "read", "ping", "put_snapshot", "get_snapshot"),
+    *("publish", "read", "claim_snapshot", "ping", "put_snapshot", "get_snapshot"),
     *("find_snapshot", "read_snapshot", "stage_snapshot", "put_staged_snapshot"),
 )
 LONG = 1000.0
@@ -107,23 +107,24 @@ def frame(*call: object) -> bytes:
 
 def test_what_is_called_is_done_and_answered(office: Office) -> None:
     caller = office.seat()
-    assert caller.ask("publish", b"one", 1) == 1
-    assert caller.ask("publish", b"two and three", 2) == 2
-    assert caller.ask("read", 0, LONG) == ([(1, 1, 7, b"one"), (2, 2, 7, b"two and three")], False)
-    assert caller.ask("put_snapshot", 3, b"state") is None
-    assert caller.ask("get_snapshot") == (3, b"state")
-    assert office.seat().ask("ping") == 3
+    assert caller.ask("publish", b"one") == 1
+    assert caller.ask("publish", b"two and three") == 2
+    assert caller.ask("read", 0, LONG) == [(1, 7, b"one"), (2, 7, b"two and three")]
+    assert caller.ask("claim_snapshot") is False
+    assert caller.ask("put_snapshot", 1, b"state") is None
+    assert caller.ask("get_snapshot") == (1, b"state")
+    assert office.seat().ask("ping") == 2
 
 
 def test_errors_of_the_log_are_answers() -> None:
     with ExitStack() as stack:
         office = Office(stack, capacity=RECORD_OVERHEAD + 1)
         caller = office.seat()
-        caller.ask("publish", b"x", 1)
+        caller.ask("publish", b"x")
         for call, error in (
-            (("publish", b"x", 1), LogFull),
+            (("publish", b"x"), LogFull),
             (("read", 9, LONG), LogTrimmed),
-            (("publish", b"x", 0), ValueError),
+            (("read_snapshot", 0, -1, 1), ValueError),
         ):
             caller.call(*call)
             kind, result = caller.connection.recv()
@@ -156,7 +157,7 @@ def test_what_cannot_be_called_is_said(office: Office, log: str, call: tuple[Any
 )
 def test_no_read_is_strange_enough_to_end_the_desk(office: Office, arguments: tuple[Any, ...]) -> None:
     office.seat().call("read", *arguments)
-    assert office.seat().ask("publish", b"x", 1) == 1
+    assert office.seat().ask("publish", b"x") == 1
     assert office.seat().ask("ping") == 1
 
 
@@ -174,19 +175,19 @@ def test_messages_may_come_in_any_pieces(payloads: list[bytes], sizes: list[int]
     with ExitStack() as stack:
         office = Office(stack)
         caller = office.seat()
-        stream = b"".join(frame("log", "publish", (payload, 1), {}) for payload in payloads)
+        stream = b"".join(frame("log", "publish", (payload,), {}) for payload in payloads)
         for size in [*sizes, len(stream)]:
             if stream:
                 caller.send_raw(stream[:size])
                 stream = stream[size:]
         assert [caller.answer() for _ in payloads] == [*range(1, len(payloads) + 1)]
-        assert [record.payload for record in office.log.read(0, 0).records] == payloads
+        assert [record.payload for record in office.log.read(0, 0)] == payloads
 
 
 def test_a_long_message_comes_and_goes_as_a_whole(office: Office) -> None:
     """With its length in 8 bytes, as one of 2 GiB would have it."""
     payload = os.urandom(ROOM)
-    message = pickle.dumps(("log", "publish", (payload, 1), {}))
+    message = pickle.dumps(("log", "publish", (payload,), {}))
     giver, taker = office.seat(), office.seat()
     pending = memoryview(struct.pack("!iQ", -1, len(message)) + message)
     os.set_blocking(giver.connection.fileno(), False)
@@ -195,7 +196,7 @@ def test_a_long_message_comes_and_goes_as_a_whole(office: Office) -> None:
         office.desk.turn(0)
     assert giver.answer() == 1
     taker.call("read", 0, LONG)
-    assert drain(office.desk, taker) == ("#RETURN", ([(1, 1, 7, payload)], False))
+    assert drain(office.desk, taker) == ("#RETURN", [(1, 7, payload)])
 
 
 def drain(desk: Desk, caller: Caller) -> Any:
@@ -219,7 +220,7 @@ def stage(caller: Caller, blob: bytes, size: int) -> None:
 
 def test_a_snapshot_comes_in_pieces_between_which_others_are_answered(office: Office) -> None:
     giver, other = office.seat(), office.seat()
-    other.ask("publish", b"one", 1)
+    other.ask("publish", b"one")
     blob = os.urandom(5 * CHUNK)
     for start in range(0, len(blob), CHUNK // 4):
         assert giver.ask("stage_snapshot", start, blob[start : start + CHUNK // 4]) is None
@@ -230,14 +231,14 @@ def test_a_snapshot_comes_in_pieces_between_which_others_are_answered(office: Of
 
 def test_a_snapshot_that_is_staged_anew_replaces_the_one_before(office: Office) -> None:
     giver, other = office.seat(), office.seat()
-    giver.ask("publish", b"one", 1)
+    giver.ask("publish", b"one")
     stage(giver, b"never to be finished", 7)
     stage(giver, b"another", 3)
     stage(other, b"of another caller", 3)
     giver.ask("put_staged_snapshot", 1)
     assert office.log.get_snapshot() == (1, b"another")
     # And it is not put twice.
-    giver.ask("publish", b"two", 1)
+    giver.ask("publish", b"two")
     giver.ask("put_staged_snapshot", 2)
     assert office.log.get_snapshot() == (2, b"")
 
@@ -270,14 +271,14 @@ def test_what_who_has_gone_had_staged_is_forgotten(office: Office) -> None:
     giver.ask("stage_snapshot", 0, b"0123")
     giver.connection.close()
     office.desk.turn(0)
-    other.ask("publish", b"one", 1)
+    other.ask("publish", b"one")
     other.ask("put_staged_snapshot", 1)
     assert office.log.get_snapshot() == (1, b"")
 
 
 def test_an_answer_goes_in_pieces_between_which_others_are_answered(office: Office) -> None:
     """Also if it is taken as fast as it comes: `drain` takes all that is there at each turn."""
-    office.log.publish(os.urandom(ROOM), 1)
+    office.log.publish(os.urandom(ROOM))
     greedy, turns = office.seat(), 0
     greedy.call("read", 0, LONG)
     turn = office.desk.turn
@@ -299,16 +300,16 @@ def test_a_read_waits_for_what_comes(office: Office) -> None:
     reader, publisher = office.seat(), office.seat()
     reader.call("read", 0, LONG)
     assert not reader.is_answered
-    publisher.ask("publish", b"come", 1)
-    assert reader.answer() == ([(1, 1, 7, b"come")], False)
+    publisher.ask("publish", b"come")
+    assert reader.answer() == [(1, 7, b"come")]
 
 
 def test_all_who_wait_are_answered(office: Office) -> None:
     readers = [office.seat() for _ in range(20)]
     for reader in readers:
         reader.call("read", 0, LONG)
-    office.seat().ask("publish", b"for all", 1)
-    assert [reader.answer() for reader in readers] == [([(1, 1, 7, b"for all")], False)] * 20
+    office.seat().ask("publish", b"for all")
+    assert [reader.answer() for reader in readers] == [[(1, 7, b"for all")]] * 20
 
 
 def test_a_read_waits_as_long_as_it_says(office: Office) -> None:
@@ -319,7 +320,7 @@ def test_a_read_waits_as_long_as_it_says(office: Office) -> None:
     while not reader.is_answered:
         assert timeout is not None and 0 < timeout <= 0.02
         timeout = office.desk.turn(timeout)
-    assert reader.answer() == ([], False)
+    assert reader.answer() == []
     assert not patient.is_answered
     timeout = office.desk.turn(0)
     assert timeout is not None and timeout > 1, "nothing is due"
@@ -335,21 +336,21 @@ def test_who_waits_for_nothing_wakes_nobody(office: Office) -> None:
 
 def test_who_does_not_take_its_answer_holds_up_nobody(office: Office) -> None:
     payload = os.urandom(ROOM)
-    office.log.publish(payload, 1)
+    office.log.publish(payload)
     slow, other = office.seat(), office.seat()
     slow.call("read", 0, LONG)
-    assert other.ask("publish", b"next", 1) == 2
-    assert other.ask("read", 1, LONG) == ([(2, 1, 7, b"next")], False)
-    assert drain(office.desk, slow) == ("#RETURN", ([(1, 1, 7, payload)], False))
+    assert other.ask("publish", b"next") == 2
+    assert other.ask("read", 1, LONG) == [(2, 7, b"next")]
+    assert drain(office.desk, slow) == ("#RETURN", [(1, 7, payload)])
     assert slow.ask("ping") == 2
 
 
 def test_nothing_is_heard_of_who_does_not_take_its_answer(office: Office) -> None:
     """So there is one answer a caller in memory."""
-    office.log.publish(bytes(ROOM), 1)
+    office.log.publish(bytes(ROOM))
     slow = office.seat()
     slow.call("read", 0, LONG)
-    slow.call("publish", b"early", 1)
+    slow.call("publish", b"early")
     assert office.log.ping() == 1
     drain(office.desk, slow)
     office.desk.turn(0)
@@ -357,15 +358,15 @@ def test_nothing_is_heard_of_who_does_not_take_its_answer(office: Office) -> Non
 
 
 def test_who_stops_in_the_middle_of_a_call_holds_up_nobody(office: Office) -> None:
-    message = frame("log", "publish", (b"slowly", 1), {})
+    message = frame("log", "publish", (b"slowly",), {})
     stopped, other = office.seat(), office.seat()
     stopped.send_raw(message[:-1])
-    assert other.ask("publish", b"first", 1) == 1
+    assert other.ask("publish", b"first") == 1
     stopped.send_raw(message[-1:])
     assert stopped.answer() == 2
 
 
-@pytest.mark.parametrize("said", [b"", b"\0", frame("log", "publish", (b"x", 1), {})[:-1]])
+@pytest.mark.parametrize("said", [b"", b"\0", frame("log", "publish", (b"x",), {})[:-1]])
 def test_who_goes_is_forgotten(office: Office, said: bytes) -> None:
     caller, other = office.seat(), office.seat()
     if said:
@@ -382,12 +383,12 @@ def test_who_goes_while_it_waits_is_forgotten(office: Office) -> None:
     reader.connection.close()
     office.desk.turn(0)
     assert len(office.desk) == 1
-    assert other.ask("publish", b"x", 1) == 1
+    assert other.ask("publish", b"x") == 1
     assert office.desk.turn(0) is None
 
 
 def test_who_goes_before_it_takes_its_answer_is_forgotten(office: Office) -> None:
-    office.log.publish(bytes(ROOM), 1)
+    office.log.publish(bytes(ROOM))
     slow, other = office.seat(), office.seat()
     slow.call("read", 0, LONG)
     slow.connection.close()
@@ -414,7 +415,7 @@ def test_what_is_no_call_ends_the_connection_and_no_other(
     rude.send_raw(said)
     assert rude.is_dismissed
     assert "a connection to the log is closed" in caplog.text
-    assert other.ask("publish", b"x", 1) == 1
+    assert other.ask("publish", b"x") == 1
     assert len(office.desk) == 1
 
 
@@ -423,14 +424,14 @@ def test_who_calls_before_it_is_answered_is_dismissed(office: Office) -> None:
     rude.call("read", 0, LONG)
     rude.call("ping")
     assert rude.is_dismissed
-    assert other.ask("publish", b"x", 1) == 1
+    assert other.ask("publish", b"x") == 1
 
 
 def test_who_says_a_read_and_more_in_one_breath_is_dismissed(office: Office) -> None:
     rude, other = office.seat(), office.seat()
     rude.send_raw(frame("log", "read", (0, LONG), {}) + frame("log", "ping", (), {}))
     assert rude.is_dismissed
-    assert other.ask("publish", b"x", 1) == 1
+    assert other.ask("publish", b"x") == 1
 
 
 def test_many_may_come_at_once(office: Office) -> None:

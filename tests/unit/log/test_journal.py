@@ -25,14 +25,12 @@ from mpchat.sharedmemory import make_memory
 PAGE = mmap.PAGESIZE
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([PAGE - HEADER - 1, PAGE - HEADER, PAGE, 3 * PAGE, 20_000]))
 
-Content = list[tuple[int, int, int, int, bytes]]
+Content = list[tuple[int, int, int, bytes]]
 
 
 def content(journal: Journal) -> Content:
-    """All frames: kind, number, entries, time and payload."""
-    return [
-        (frame.kind, frame.seq, frame.entries, frame.time, journal.payload(frame)) for frame in journal.frames()
-    ]
+    """All frames: kind, number, time and payload."""
+    return [(frame.kind, frame.seq, frame.time, journal.payload(frame)) for frame in journal.frames()]
 
 
 def reopen(journal: Journal) -> Journal:
@@ -69,18 +67,18 @@ class AgainstList(RuleBasedStateMachine):
         self.content: Content = []
         self.ends = [0]
 
-    @rule(size=SIZES, kind=st.sampled_from(Kind), seq=st.integers(0, 2**64 - 1), entries=st.integers(0, 9))
-    def append(self, size: int, kind: Kind, seq: int, entries: int) -> None:
+    @rule(size=SIZES, kind=st.sampled_from(Kind), seq=st.integers(0, 2**64 - 1))
+    def append(self, size: int, kind: Kind, seq: int) -> None:
         payload = patterned(size, len(self.content))
         fits = size + HEADER <= self.journal.free
         try:
-            frame = self.journal.append(kind, seq, entries, 5, payload)
+            frame = self.journal.append(kind, seq, 5, payload)
         except LogFull:
             assert not fits
             return
         assert fits
         assert frame.position == self.ends[-1]
-        self.content.append((kind, seq, entries, 5, payload))
+        self.content.append((kind, seq, 5, payload))
         self.ends.append(frame.end)
 
     @rule(count=st.integers(0, 5))
@@ -113,21 +111,21 @@ TestAgainstList = AgainstList.TestCase
 
 def test_a_full_journal_refuses_and_goes_on_when_it_is_trimmed() -> None:
     with making(2 * PAGE) as journal:
-        first = journal.append(Kind.RECORD, 1, 1, 0, bytes(PAGE - HEADER))
-        journal.append(Kind.RECORD, 2, 1, 0, bytes(PAGE - HEADER))
+        first = journal.append(Kind.RECORD, 1, 0, bytes(PAGE - HEADER))
+        journal.append(Kind.RECORD, 2, 0, bytes(PAGE - HEADER))
         assert journal.free == 0
         for size in (0, 100, 10 * PAGE):
             with pytest.raises(LogFull):
-                journal.append(Kind.RECORD, 3, 1, 0, bytes(size))
+                journal.append(Kind.RECORD, 3, 0, bytes(size))
         assert len(content(journal)) == 2
         journal.trim(first.end)
-        journal.append(Kind.RECORD, 3, 1, 0, bytes(PAGE - HEADER))
+        journal.append(Kind.RECORD, 3, 0, bytes(PAGE - HEADER))
         assert [frame.seq for frame in journal.frames()] == [2, 3]
 
 
 def test_only_frames_that_are_there_can_be_trimmed() -> None:
     with making(2 * PAGE) as journal:
-        frame = journal.append(Kind.RECORD, 1, 1, 0, b"x")
+        frame = journal.append(Kind.RECORD, 1, 0, b"x")
         journal.trim(frame.end)
         for position in (0, frame.end + 1):
             with pytest.raises(ValueError, match="position"):
@@ -193,8 +191,8 @@ def fill(journal: Journal) -> None:
     for number in range(1, 30):
         while journal.free < 400 + HEADER:
             journal.trim(next(journal.frames()).end)
-        journal.append(Kind.RECORD, number, 1, number, patterned(200 + number, number))
-    journal.append(Kind.SNAPSHOT, 29, 0, 29, b"state")
+        journal.append(Kind.RECORD, number, number, patterned(200 + number, number))
+    journal.append(Kind.SNAPSHOT, 29, 29, b"state")
 
 
 def frame_after(journal: Journal, count: int) -> int:
@@ -203,9 +201,9 @@ def frame_after(journal: Journal, count: int) -> int:
 
 
 STEPS: dict[str, Callable[[Journal], object]] = {
-    "append": lambda journal: journal.append(Kind.RECORD, 30, 3, 99, patterned(500, 3)),
-    "append over borders": lambda journal: journal.append(Kind.RECORD, 30, 3, 99, patterned(PAGE + 300, 3)),
-    "append a large one": lambda journal: journal.append(Kind.SNAPSHOT, 29, 0, 99, patterned(journal.free - HEADER, 3)),
+    "append": lambda journal: journal.append(Kind.RECORD, 30, 99, patterned(500, 3)),
+    "append over borders": lambda journal: journal.append(Kind.RECORD, 30, 99, patterned(PAGE + 300, 3)),
+    "append a large one": lambda journal: journal.append(Kind.SNAPSHOT, 29, 99, patterned(journal.free - HEADER, 3)),
     "trim": lambda journal: journal.trim(frame_after(journal, 3)),
     "trim over borders": lambda journal: journal.trim(frame_after(journal, 12)),
     "trim all": lambda journal: journal.trim(journal.head),
@@ -255,8 +253,8 @@ def check_death(name: str, life: int, old: Content, new: Content) -> bool:
         for number in range(5):
             while successor.free < 700 + HEADER:
                 successor.trim(next(successor.frames()).end)
-            more.append((Kind.RECORD, 50 + number, 1, 100, patterned(700, number)))
-            successor.append(Kind.RECORD, 50 + number, 1, 100, patterned(700, number))
+            more.append((Kind.RECORD, 50 + number, 100, patterned(700, number)))
+            successor.append(Kind.RECORD, 50 + number, 100, patterned(700, number))
         left = content(successor)
         assert left == [*after, *more][-len(left) :]
         successor.close()
@@ -279,7 +277,7 @@ def test_memory_follows_what_is_kept() -> None:
     with making(200 * SEGMENT, SEGMENT) as journal:
         assert memory_in_use(journal) <= 2 * PAGE
         for number in range(1, 101):
-            journal.append(Kind.RECORD, number, 1, 0, bytes(SEGMENT))
+            journal.append(Kind.RECORD, number, 0, bytes(SEGMENT))
         assert memory_in_use(journal) >= 100 * SEGMENT
         frames = list(journal.frames())
         journal.trim(frames[90].position)
@@ -287,7 +285,7 @@ def test_memory_follows_what_is_kept() -> None:
         # Also when it goes around; and all that was given back can be used again.
         for number in range(101, 500):
             journal.trim(list(journal.frames())[-10].position)
-            journal.append(Kind.RECORD, number, 1, 0, bytes(SEGMENT))
+            journal.append(Kind.RECORD, number, 0, bytes(SEGMENT))
             assert memory_in_use(journal) <= 13 * SEGMENT + WARM
         journal.trim(journal.head)
         assert memory_in_use(journal) <= 2 * SEGMENT + WARM
@@ -303,7 +301,7 @@ def test_room_that_is_made_ready_is_used_or_given_back() -> None:
             assert memory_in_use(journal) - before <= SEGMENT
         warm = memory_in_use(journal)
         assert warm >= 40 * SEGMENT
-        journal.append(Kind.SNAPSHOT, 1, 0, 0, bytes(40 * SEGMENT - HEADER))
+        journal.append(Kind.SNAPSHOT, 1, 0, bytes(40 * SEGMENT - HEADER))
         assert memory_in_use(journal) == warm
         journal.warm_up(20 * SEGMENT)
         for _ in range(30):
@@ -316,11 +314,11 @@ def test_room_that_is_made_ready_is_used_or_given_back() -> None:
 
 def test_a_successor_gives_back_what_a_killed_writer_had_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     with making(50 * SEGMENT, SEGMENT) as journal:
-        journal.append(Kind.RECORD, 1, 1, 0, b"x")
+        journal.append(Kind.RECORD, 1, 0, b"x")
         before = memory_in_use(journal)
         monkeypatch.setattr(journal, "_words", Mortal(journal._words, [20], words=True))  # of 21 segments
         with pytest.raises(Killed):
-            journal.append(Kind.SNAPSHOT, 1, 0, 0, bytes(20 * SEGMENT))
+            journal.append(Kind.SNAPSHOT, 1, 0, bytes(20 * SEGMENT))
         monkeypatch.undo()
         assert memory_in_use(journal) > 20 * SEGMENT
         successor = reopen(journal)
@@ -335,14 +333,14 @@ def test_a_system_that_takes_nothing_back_is_served_too(monkeypatch: pytest.Monk
     monkeypatch.setattr(journal_module, "WARM", 0)
     with making(4 * PAGE) as journal:
         fill(journal)
-        assert content(journal)[-1] == (Kind.SNAPSHOT, 29, 0, 29, b"state")
+        assert content(journal)[-1] == (Kind.SNAPSHOT, 29, 29, b"state")
 
 
 def test_a_private_journal_has_no_descriptor() -> None:
     journal = Journal.make_private(PAGE)
     journal.take()
-    journal.append(Kind.RECORD, 1, 1, 0, b"x")
-    assert content(journal) == [(Kind.RECORD, 1, 1, 0, b"x")]
+    journal.append(Kind.RECORD, 1, 0, b"x")
+    assert content(journal) == [(Kind.RECORD, 1, 0, b"x")]
     assert journal.descriptor is None
     with pytest.raises(TypeError, match="private"):
         journal.__reduce__()
@@ -357,7 +355,7 @@ def test_a_seed_is_for_empty_journals() -> None:
         with pytest.raises(LogFull):
             journal.seed(Snapshot(7, bytes(5 * PAGE)))
         journal.seed(Snapshot(7, b"state"), 1000)
-        assert content(journal) == [(Kind.SNAPSHOT, 7, 0, 1000, b"state")]
+        assert content(journal) == [(Kind.SNAPSHOT, 7, 1000, b"state")]
         with pytest.raises(LogError, match="in use"):
             journal.seed(Snapshot(8, b"other"))
 
@@ -378,7 +376,7 @@ def damage(word: int, value: int) -> Callable[[mmap.mmap], None]:
     ("change", "complaint"),
     [
         (damage(0, 0), "something else"),
-        (damage(1, 3), "format 3; .* reads format 2"),
+        (damage(1, 2), "format 2; .* reads format 3"),
         (damage(2, 0), "segments"),
         (damage(3, 3), "segments"),
         (damage(3, 2**60), "segments"),
@@ -389,7 +387,7 @@ def damage(word: int, value: int) -> Callable[[mmap.mmap], None]:
 )
 def test_what_is_no_journal_of_ours_is_refused(change: Callable[[mmap.mmap], None], complaint: str) -> None:
     with making(4 * PAGE) as journal:
-        journal.append(Kind.RECORD, 1, 1, 0, b"x")
+        journal.append(Kind.RECORD, 1, 0, b"x")
         change(journal._memory)
         assert journal.descriptor is not None
         with pytest.raises(LogError, match=complaint):
@@ -407,10 +405,10 @@ def test_memory_without_a_journal_is_refused(size: int) -> None:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("at", [0, 32], ids=["kind", "length"])
+@pytest.mark.parametrize("at", [0, 24], ids=["kind", "length"])
 def test_damaged_frames_are_noticed(at: int) -> None:
     with making(4 * PAGE) as journal:
-        journal.append(Kind.RECORD, 1, 1, 0, b"x")
+        journal.append(Kind.RECORD, 1, 0, b"x")
         journal._memory[PAGE + at : PAGE + at + 8] = bytes([9] * 8)
         with pytest.raises(LogError, match="damaged"):
             content(journal)
@@ -423,12 +421,12 @@ def test_the_snapshot_that_was_written_last_is_read() -> None:
     with making(64 * PAGE) as journal:
         with pytest.raises(LogError, match="no snapshot"):
             journal.read_snapshot()
-        journal.append(Kind.RECORD, 1, 1, 0, b"x")
+        journal.append(Kind.RECORD, 1, 0, b"x")
         with pytest.raises(LogError, match="no snapshot"):
             journal.read_snapshot()
         for seq in (1, 2):
-            journal.append(Kind.SNAPSHOT, seq, 0, 0, bytes([seq]) * PAGE)
-            journal.append(Kind.RECORD, seq + 1, 1, 0, b"y")
+            journal.append(Kind.SNAPSHOT, seq, 0, bytes([seq]) * PAGE)
+            journal.append(Kind.RECORD, seq + 1, 0, b"y")
             assert journal.read_snapshot() == Snapshot(seq, bytes([seq]) * PAGE)
         journal.trim(journal.head)
         with pytest.raises(LogError, match="no snapshot"):

@@ -10,7 +10,7 @@ the notices that workers tell in long outages: each is whole, between two lines,
 
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -21,13 +21,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from party import DIALECT, picture
 from simulated import MOST, Process, Step, Wire, World
 
-from mpchat.chat.entries import Ended, Input, SessionId, decode_entries
+from mpchat.chat.entries import Ended, Input, SessionId, decode_entries, encode_entries
 from mpchat.chat.events import Effect, Message, Told
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits, Session
+from mpchat.log.local.memory import ASK_AGAIN, MemoryLog
+from mpchat.log.port import LogFull
+from mpchat.server.worker import snapshots
 from mpchat.server.worker.moves.adoption import Adoptee
 from mpchat.server.worker.outage import encode_notice
 from mpchat.server.worker.outbound.fanout import Fanout
+from mpchat.server.worker.snapshots import Snapshots
 
 LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_server=5)
 SETTLE_ROUNDS = 300
@@ -68,17 +72,14 @@ class Witness:
         return self._outputs[sid].sent
 
     def read(self, world: World) -> None:
-        asked_at = world.log._asked_at
-        reading = world.log.read(self.position, 0)
-        world.log._asked_at = asked_at  # whoever was asked for a snapshot, it was not us
-        for record in reading.records:
+        for record in world.log.read(self.position, 0):
             for entry in decode_entries(record.payload):
                 effects = self.replica.apply(entry, record.time)
                 self._fanout.deliver(effects, record.time)
                 self._note(effects)
                 if isinstance(entry, Ended) and entry.reason.startswith("too far behind"):
                     self.lost.add(entry.sid)
-            self.position = record.last
+            self.position = record.seq
         self._fanout.flush()
 
     def _note(self, effects: list[Effect]) -> None:
@@ -490,6 +491,74 @@ def test_a_client_that_comes_during_an_outage_is_told_at_once() -> None:
     assert simulation.clients[-1].wire.output == NOTICE
     simulation.teardown()
     assert simulation.clients[-1].wire.output.startswith(NOTICE + b"* Welcome")
+
+
+# --- snapshots ----------------------------------------------------------------------------------------------
+
+
+def fill(world: World) -> None:
+    """Publish until the log is full."""
+    with suppress(LogFull):
+        while True:
+            world.log.publish(encode_entries([]))
+
+
+def note_refusals(monkeypatch: pytest.MonkeyPatch) -> list[LogFull]:
+    """What the log raises from here on because it is full."""
+    refusals: list[LogFull] = []
+    publish = MemoryLog.publish
+
+    def noting(log: MemoryLog, payload: bytes) -> int:
+        try:
+            return publish(log, payload)
+        except LogFull as error:
+            refusals.append(error)
+            raise
+
+    monkeypatch.setattr(MemoryLog, "publish", noting)
+    return refusals
+
+
+def test_a_log_that_is_read_gets_its_snapshots_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = begin()
+    refusals = note_refusals(monkeypatch)
+    snapshots = set()
+    for _ in range(40):
+        say(simulation)
+        snapshots.add(simulation.world.log.get_snapshot().seq)
+    simulation.teardown()
+    assert not refusals
+    assert len(snapshots) > 5
+
+
+@pytest.mark.parametrize("outage", [False, True])
+def test_a_full_log_whose_claimant_is_dead_gets_a_snapshot_when_the_claim_lapses(
+    outage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing more is applied then, so that only the refused publications tell the workers."""
+    simulation = begin()
+    world = simulation.world
+    monkeypatch.setattr(snapshots, "CLAIM_EVERY", MOST)
+    for process in world.processes:
+        process.worker._snapshots._claim_at = MOST
+    fill(world)
+    before = world.log.get_snapshot().seq
+    if outage:
+        simulation.kill_log(0)
+        monkeypatch.setattr(Snapshots, "disconnect", lambda snapshots: None)  # nor does its loss tell them
+    assert world.log.claim_snapshot()
+    claimed_at = world.clock.now
+    refusals = note_refusals(monkeypatch)
+    simulation.talk([(0, ["{}"], MOST)])
+    while world.log.get_snapshot().seq == before:
+        assert world.clock.now < claimed_at + ASK_AGAIN + 1
+        world.clock.now += 0.02
+        for process in list(world.processes):
+            for step in [*ROUTINE, *ERRANDS, Step.TIMERS]:
+                world.turn(process, step)
+    assert refusals
+    assert world.clock.now >= claimed_at + ASK_AGAIN
+    simulation.teardown()
 
 
 def test_the_simulation_finds_a_replica_that_applies_twice(monkeypatch: pytest.MonkeyPatch) -> None:

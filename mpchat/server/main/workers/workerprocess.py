@@ -17,7 +17,7 @@ from mpchat.chat.entries import SessionId
 from mpchat.child import start_child
 from mpchat.config import Config
 from mpchat.errors import ForkError
-from mpchat.log.local.process import LogAddress
+from mpchat.log.port import LogAddress
 from mpchat.server.control import (
     HANDOFF_MOST,
     SIDS_MOST,
@@ -64,9 +64,9 @@ class WorkerProcess:
         """Whether it can be given clients."""
         self.quiesced = False
         self.paused: int | None = None
-        """The entry up to which it has applied the log, once it pauses."""
+        """The record up to which it has applied the log, once it pauses."""
         self.concluded_at = 0
-        """The entry at which main told it to give everything back and end; 0 if main did not."""
+        """The record at which main told it to give everything back and end; 0 if main did not."""
         self.releasing = False
         """Whether it has yet to give back clients that main asked for."""
         self.retiring = False
@@ -156,7 +156,7 @@ class WorkerProcess:
         self.post(Retire())
 
     def conclude(self, seq: int, snapshot: bool) -> None:
-        """Have the worker stop at entry `seq`, put a snapshot of it if asked to, give back all clients, and end."""
+        """Have the worker stop at record `seq`, put a snapshot of it if asked to, give back all clients, and end."""
         self.retiring = True
         self.concluded_at = seq
         self.post(Conclude(seq, snapshot))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mpchat.config import Config
 from mpchat.errors import ForkError
-from mpchat.log.local.process import LogAddress
+from mpchat.log.port import LogAddress
 from mpchat.server.control import (
     NO_LOG,
     Beat,
@@ -74,7 +74,7 @@ class Workforce:
 
     @property
     def paused_at(self) -> int | None:
-        """The entry up to which the furthest worker has applied the log, once all of them pause."""
+        """The record up to which the furthest worker has applied the log, once all of them pause."""
         positions = [worker.paused for worker in self.workers.values()]
         known = [position for position in positions if position is not None]
         return max(known) if known and len(known) == len(positions) else None
@@ -143,7 +143,7 @@ class Workforce:
             worker.post(Pause())
 
     def conclude(self, seq: int) -> None:
-        """Have all workers stop exactly at entry `seq`, give their clients back, and end. One puts a snapshot."""
+        """Have all workers stop exactly at record `seq`, give their clients back, and end. One puts a snapshot."""
         for number, worker in enumerate(self.workers.values()):
             worker.conclude(seq, snapshot=not number)
 

@@ -191,13 +191,13 @@ class Client:
         self.drain()
 
     def release(self, seq: int) -> None:
-        """Let go of the client: what entries up to `seq` gave it has been handed to `send`, and what it sent and was
+        """Let go of the client: what records up to `seq` gave it has been handed to `send`, and what it sent and was
         published has been applied. Its page says all that who has it next needs to know."""
         self._cancel_timers()
         self._page.release(seq, self._output, self._connection.release())
 
     def mark(self, seq: int) -> bool:
-        """What entries up to `seq` gave the client has been handed to `send`: say so in its page, if it is written.
+        """What records up to `seq` gave the client has been handed to `send`: say so in its page, if it is written.
 
         False when some of it waits; then the page says as much as is true, and that the client is behind.
         """
@@ -216,7 +216,7 @@ class Client:
         return False
 
     def notify(self, seq: int) -> bool:
-        """Send the client the notice of an outage, which is not in the log, behind what entries up to `seq` gave it. As
+        """Send the client the notice of an outage, which is not in the log, behind what records up to `seq` gave it. As
         `mark`, say whether its page has a mark behind all of that.
 
         Not sent: to whom nothing can be sent any more; what would overflow the send queue; and a second notice while a

@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 
 from mpchat.chat.entries import Asked, Entry, Said, encode_entries
 from mpchat.chat.requests import list_values
-from mpchat.log.local.process import LogLink
-from mpchat.log.port import LogFull
+from mpchat.log.port import LogFull, LogLink
 from mpchat.server.worker.caller import Caller
 
 PUBLISH_MOST = 1 << 20
@@ -39,30 +38,33 @@ _ENTRY_OVERHEAD = 100
 
 
 class Publisher:
-    """The publishing end of one worker. `fail` is called with what makes it impossible to go on (LogLost: until
-    `connect`)."""
+    """The publishing end of one worker. `on_full` is called when the log refuses a publication because it is full.
+    `fail` is called with what makes it impossible to go on (LogLost: until `connect`)."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         on_relief: Callable[[], None],
+        on_full: Callable[[], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self._loop = loop
         self._caller: Caller | None = None
         self._on_relief = on_relief
+        self._on_full = on_full
         self._fail = fail
         self._waiting: deque[tuple[Entry, int]] = deque()
         self._size = 0
-        self._under_way: tuple[bytes, int] | None = None
+        self._under_way: bytes | None = None
+        self._under_way_entries = 0
         self._scheduled = False
         self._was_congested = False
         self._retry: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._sent_at = float("-inf")
-        self._added = 0
-        self._published = 0
-        self._last_seq = 0
+        self._added = 0  # entries
+        self._published = 0  # entries
+        self._last_seq = 0  # the record of the last of them
         self._applied = 0
         self._barriers: deque[tuple[int, Callable[[], None]]] = deque()
         self._due: deque[tuple[int, Callable[[], None]]] = deque()
@@ -108,7 +110,7 @@ class Publisher:
         self._pass_barriers()
 
     def applied(self, seq: int) -> None:
-        """This worker has applied the log up to entry `seq`."""
+        """This worker has applied the log up to record `seq`."""
         self._applied = seq
         self._pass_barriers()
 
@@ -138,7 +140,7 @@ class Publisher:
             batch.append(entry)
             size += entry_size
         self._size -= size
-        self._under_way = (encode_entries(batch), len(batch))
+        self._under_way, self._under_way_entries = encode_entries(batch), len(batch)
         self._send()
         if self._was_congested and self._size < RELIEVED:
             self._was_congested = False
@@ -150,25 +152,24 @@ class Publisher:
         assert self._under_way is not None
         self._sent_at = self._loop.time()
         try:
-            self._caller.call("publish", *self._under_way)
+            self._caller.call("publish", self._under_way)
         except Exception as error:  # noqa: BLE001 - see _answered()
             self._give_up(error)
 
     def _answered(self) -> None:
         assert self._caller is not None
         try:
-            first = self._caller.receive()
+            seq = self._caller.receive()
         except LogFull:
             self._retry = self._loop.call_later(RETRY, self._send)
+            self._on_full()
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be published over this link any more
             self._give_up(error)
             return
-        assert self._under_way is not None
-        count = self._under_way[1]
         self._under_way = None
-        self._published += count
-        self._last_seq = first + count - 1
+        self._published += self._under_way_entries
+        self._last_seq = seq
         self._pass_barriers()
         self._plan()
 

@@ -2,7 +2,7 @@
 
 Nobody kept a book of what each client was sent. What a client is told is a function of the log, so it is made again:
 a second replica, the *shadow*, starts from a snapshot of the log and applies it up to where this worker has come,
-with a fan-out of its own to *tapes* instead of sockets. A tape begins at its client's mark ("what entries up to `seq`
+with a fan-out of its own to *tapes* instead of sockets. A tape begins at its client's mark ("what records up to `seq`
 gave it ends at `position`") and so has everything that the client was to be sent from that position on. The kernel
 says how much of that the dead worker had written; the rest is sent, from the middle of a line if need be.
 
@@ -30,8 +30,7 @@ from mpchat.chat.entries import decode_entries
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.snapshot import Loading
 from mpchat.chat.state.state import Limits
-from mpchat.log.local.process import PIECE
-from mpchat.log.port import LogTrimmed, Record
+from mpchat.log.port import PIECE, LogTrimmed, Record
 from mpchat.server import kernel
 from mpchat.server.control import Handed
 from mpchat.server.kernel import Progress
@@ -165,12 +164,11 @@ class Adoption:
             self.lost += self.adoptees
             self.adoptees = []
         else:
-            records, _ = answer
-            self._records.extend(Record(*record) for record in records)
+            self._records.extend(answer)
 
     def advance(self, target: int) -> bool:
-        """Work for a slice of time, as far as nothing has to be asked; true when the shadow has come to entry `target`,
-        and no further, with all that the adoptees are to be sent on their tapes."""
+        """Work for a slice of time, as far as nothing has to be asked; true when the shadow has come to record
+        `target`, and no further, with all that the adoptees are to be sent on their tapes."""
         until = time.monotonic() + SLICE
         while self.adoptees and self.call is None:
             if self._fanout is None:
@@ -254,9 +252,9 @@ class Adoption:
             effects = self._shadow.apply(entry, record.time)
             if effects:
                 fanout.deliver(effects, record.time)
+            self.applied += 1
             yield
-        self.applied += record.entries
-        self._position = record.last
+        self._position = record.seq
         self._start_tapes(fanout)
 
     def _start_tapes(self, fanout: Fanout[_Tape]) -> None:

@@ -7,7 +7,7 @@ entry, and never sends anything.
 
     IDLE --connect--> ASKING --answer--> APPLYING --all applied--> RESTING --> ASKING
       ^                  |                   |
-      +---- lost --------+     holding at an entry: nothing more is applied, and `on_held` is told
+      +---- lost --------+     holding at a record: nothing more is applied, and `on_held` is told
                                capturing, between two records: nothing is applied until the state is copied
 
 It rests as whoever applies says: what comes meanwhile comes in one reading, and is flushed at once.
@@ -23,8 +23,7 @@ from mpchat.chat.entries import decode_entries
 from mpchat.chat.events import Effect
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.snapshot import Capture
-from mpchat.log.local.process import LogLink
-from mpchat.log.port import LogLost, Reading
+from mpchat.log.port import LogLink, LogLost, Record
 from mpchat.server.worker.caller import Caller
 from mpchat.server.worker.outbound.fanout import Fanout
 
@@ -51,8 +50,7 @@ class Reader:
     """The reading end of one worker.
 
     `on_applied` is called after each slice, and gives after the last one of a reading for how many seconds to rest;
-    `on_wanted` is called when the log asks for a snapshot; `fail` is called with what makes it impossible to go on
-    (LogLost: until `connect`).
+    `fail` is called with what makes it impossible to go on (LogLost: until `connect`).
     """
 
     def __init__(
@@ -62,24 +60,25 @@ class Reader:
         position: int,
         fanout: Fanout[Any],
         on_applied: Callable[[], float],
-        on_wanted: Callable[[], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self.position = position
-        """The entry up to which records were applied whole."""
+        """The number of the last record that was applied whole."""
         self.between_records = True
         """Whether what is applied is the log up to `position`, and nothing more."""
+        self.applied_entries = 0
+        """How many entries this reader has applied, those of whole records."""
+        self.applied_bytes = 0
+        """How many bytes of payload it has applied."""
         self._loop = loop
         self._replica = replica
         self._fanout = fanout
         self._on_applied = on_applied
-        self._on_wanted = on_wanted
         self._fail = fail
         self._caller: Caller | None = None
         self._stage = _Stage.IDLE
         self._steps: Iterator[None] = iter(())
         self._rest: asyncio.TimerHandle | None = None
-        self._snapshot_wanted = False
         self._hold_at: int | None = None
         self._on_held: Callable[[], None] | None = None
         self._capture: Capture | None = None  # under way
@@ -107,21 +106,21 @@ class Reader:
         """Read the log to its end, waiting for the answers: nobody is served yet. Raises LogLost."""
         while True:
             link.call("read", self.position, 0.0)
-            reading = link.receive_reading()
-            if not reading.records:
+            records = link.receive()
+            if not records:
                 return
-            for _ in self._apply(reading):
+            for _ in self._apply(records):
                 pass
 
     def hold(self, seq: int, on_held: Callable[[], None]) -> None:
-        """Apply no entry behind `seq`, which must end a record; call `on_held` when the replica has come so far, or is
-        further already. A `seq` of 0 holds at the end of the record at hand."""
+        """Apply no record after `seq`; call `on_held` when the replica has come so far, or is further already. A `seq`
+        of 0 holds at the end of the record at hand."""
         self._hold_at, self._on_held = seq, on_held
         self._check_hold()
 
     def capture(self, then: Callable[[int, Capture], None]) -> None:
-        """Copy the state behind a record, as soon as this is between two, and call `then` with the number of the last
-        entry and the copy. One at a time."""
+        """Copy the state after a record, as soon as this is between two, and call `then` with the number of that
+        record and the copy. One at a time."""
         if self._on_captured is not None:
             raise ValueError("a capture is under way")
         self._on_captured = then
@@ -159,10 +158,9 @@ class Reader:
 
     def _answered(self) -> None:
         assert self._caller is not None
-        reading = self._caller.receive_reading()
-        self._snapshot_wanted = reading.snapshot_wanted
+        records = self._caller.receive()
         self._stage = _Stage.APPLYING
-        self._steps = self._apply(reading)
+        self._steps = self._apply(records)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -180,9 +178,6 @@ class Reader:
         self._check_hold()
 
     def _finish_reading(self, rest: float) -> None:
-        if self._snapshot_wanted:
-            self._snapshot_wanted = False
-            self._on_wanted()
         if rest and self._caller is not None and not self._holding:
             self._stage = _Stage.RESTING
             self._rest = self._loop.call_later(rest, self._guarded(self._ask))
@@ -195,20 +190,24 @@ class Reader:
         until = time.monotonic() + SLICE
         return any(self._fanout.pending >= FLUSH_SOON or time.monotonic() >= until for _ in self._steps)
 
-    def _apply(self, reading: Reading) -> Iterator[None]:
+    def _apply(self, records: list[Record]) -> Iterator[None]:
         """Apply what was read, entry by entry."""
         apply, deliver = self._replica.apply, self._fanout.deliver
-        for record in reading.records:
+        for record in records:
             if self._holding:
                 return
             entries = decode_entries(record.payload)
+            if not entries:
+                self.position = record.seq
             for number, entry in enumerate(entries, 1):
                 effects: list[Effect] = apply(entry, record.time)
                 if effects:
                     deliver(effects, record.time)
                 self.between_records = number == len(entries)
                 if self.between_records:
-                    self.position = record.last
+                    self.position = record.seq
+                    self.applied_entries += number
+                    self.applied_bytes += len(record.payload)
                 yield
 
     @property

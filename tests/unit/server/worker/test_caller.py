@@ -18,7 +18,7 @@ import pytest
 from onloop import on_loop, turn
 from playedsequencer import PlayedSequencer, frame
 
-from mpchat.log.local.process import LogLink
+from mpchat.log.local.link import ManagerLink
 from mpchat.log.port import LogFull, LogLost, LogTrimmed
 from mpchat.server.worker.caller import Caller, Errands
 
@@ -56,10 +56,10 @@ def desk() -> Iterator[Desk]:
 @on_loop
 async def test_a_call_that_nobody_takes_waits_for_nothing() -> None:
     with desk() as tested:
-        tested.caller.call("publish", bytes(LARGE), 1)
+        tested.caller.call("publish", bytes(LARGE))
         assert tested.sequencer.link.backlog
         await turn()  # the loop goes on
-        assert await tested.sequencer.take_call() == ("publish", (bytes(LARGE), 1))
+        assert await tested.sequencer.take_call() == ("publish", (bytes(LARGE),))
         await tested.sequencer.send(frame("#RETURN", 7))
         assert tested.answers == [7]
         assert not tested.sequencer.link.backlog
@@ -107,7 +107,7 @@ async def test_a_long_length_is_understood() -> None:
 async def test_a_sequencer_that_goes_in_the_middle_is_lost(sent: bytes) -> None:
     with desk() as tested:
         descriptor = tested.caller.link.fileno()
-        tested.caller.call("publish", bytes(LARGE), 1)
+        tested.caller.call("publish", bytes(LARGE))
         if sent:
             await tested.sequencer.send(sent)
         tested.sequencer.socket.close()
@@ -129,7 +129,7 @@ def test_who_may_wait_has_all_of_it_sent_and_received() -> None:
 
     peer = threading.Thread(target=echo)
     peer.start()
-    link = LogLink(Connection(ours.detach()), "log")
+    link = ManagerLink(Connection(ours.detach()), "log")
     link.call("echo", bytes(LARGE))
     assert link.receive() == bytes(LARGE)
     link.close()
@@ -139,7 +139,7 @@ def test_who_may_wait_has_all_of_it_sent_and_received() -> None:
 def test_who_has_patience_for_so_long_waits_no_longer() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        link = LogLink(Connection(ours.detach()), "log", 0.01)
+        link = ManagerLink(Connection(ours.detach()), "log", 0.01)
         link.call("ping")
         with pytest.raises(LogLost, match="does not answer"):
             link.receive()
@@ -181,9 +181,9 @@ def office() -> Iterator[Office]:
 async def test_one_call_is_made_after_the_other() -> None:
     with office() as tested:
         for number in range(3):
-            tested.ask("read", number)
+            tested.ask("ping", number)
         for number in range(3):
-            assert await tested.sequencer.take_call() == ("read", (number,))
+            assert await tested.sequencer.take_call() == ("ping", (number,))
             await turn()
             with pytest.raises(BlockingIOError):
                 tested.sequencer.socket.recv(1)

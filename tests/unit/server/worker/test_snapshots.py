@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +35,7 @@ class Desk(ReaderDesk):
     def __init__(self) -> None:
         super().__init__()
         self.errands = Errands(asyncio.get_running_loop(), self._fail)
-        self.snapshots = Snapshots(self.reader, self.errands, self._fail, 0)
+        self.snapshots = Snapshots(self.reader, self.errands, self.tell, self._fail)
         self.told = 0
         self.connect_errands()
 
@@ -50,6 +51,10 @@ class Desk(ReaderDesk):
 
     def tell(self) -> None:
         self.told += 1
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(select.select([self.sequencer.socket], [], [], 0)[0])
 
     async def reply(self, result: object = None, kind: str = "#RETURN") -> None:
         await self.sequencer.send(frame(kind, result))
@@ -115,7 +120,7 @@ async def test_a_snapshot_is_of_just_where_it_was_wanted_whatever_comes_meanwhil
         assert tested.told == 0
         await tested.reply()
         assert tested.told == 1
-        assert tested.snapshots.latest == last
+        assert tested.snapshots.uncovered_entries == 1
         assert not tested.snapshots.busy
 
 
@@ -166,7 +171,9 @@ async def test_one_that_the_log_refuses_is_said_and_that_is_all(caplog: pytest.L
         await tested.reply(LogFull("no room"), "#ERROR")
         assert "no room" in caplog.text
         assert tested.told == 1
-        assert (tested.snapshots.busy, tested.snapshots.latest, tested.failures) == (False, 0, [])
+        assert not tested.snapshots.busy
+        assert tested.snapshots.uncovered_entries == tested.reader.applied_entries
+        assert tested.failures == []
 
 
 @on_loop
@@ -191,7 +198,8 @@ async def test_one_that_becomes_too_large_is_given_up() -> None:
             pieces += 1
             await tested.reply()
         assert pieces == 1
-        assert (tested.snapshots.busy, tested.snapshots.latest) == (False, 0)
+        assert not tested.snapshots.busy
+        assert tested.snapshots.uncovered_entries == tested.reader.applied_entries
 
 
 @on_loop
@@ -201,7 +209,7 @@ async def test_one_that_the_log_asks_for_too_may_be_of_any_size() -> None:
         last = await talk(tested)
         tested.snapshots.want(tested.tell, most=2 * PIECE)
         await turn()
-        tested.snapshots.want_again(tested.tell)
+        tested.snapshots.want_of_any_size(tested.tell)
         assert await tested.take() == (last, tested.expected(last).dump())
         await tested.reply()
         assert (tested.told, tested.snapshots.busy) == (2, False)
@@ -212,7 +220,7 @@ async def test_one_that_is_being_copied_is_for_the_log_too() -> None:
     with desk() as tested:
         last = await talk(tested)
         tested.snapshots.want(tested.tell, most=2 * PIECE)
-        tested.snapshots.want_again(tested.tell)
+        tested.snapshots.want_of_any_size(tested.tell)
         assert (await tested.take())[0] == last
         await tested.reply()
         assert (tested.told, tested.snapshots.busy) == (2, False)
@@ -228,7 +236,7 @@ async def test_who_wants_one_while_one_is_on_its_way_has_the_next_one_with_the_o
         await tested.read()
         tested.snapshots.want(tested.tell, most=1)
         tested.snapshots.want(tested.tell)
-        tested.snapshots.want_again(tested.tell)  # the log takes the first one
+        tested.snapshots.want_of_any_size(tested.tell)  # the log takes the first one
         assert (await tested.take())[0] == first
         await tested.reply()
         assert tested.told == 2
@@ -246,7 +254,7 @@ async def test_when_the_sequencer_is_lost_it_is_given_up_and_the_next_one_is_who
         await tested.sequencer.take_call()
         tested.lose()
         assert (tested.told, tested.snapshots.busy) == (1, False)
-        tested.snapshots.want_again(tested.tell)
+        tested.snapshots.want_of_any_size(tested.tell)
         await turn()
         tested.connect_errands()
         seq, blob = await tested.take()
@@ -265,3 +273,55 @@ async def test_one_that_is_being_copied_does_not_need_the_sequencer() -> None:
         await turn()
         tested.connect_errands()
         assert await tested.take() == (last, tested.expected(last).dump())
+
+
+# --- whether one is due -------------------------------------------------------------------------------------
+
+
+CLAIM = ("claim_snapshot", ())
+
+
+@on_loop
+async def test_the_log_is_asked_each_time_that_much_was_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "CLAIM_EVERY", 10 * len(TEXT))
+    with desk() as tested:
+        asked = 0
+        tested.publish("alice")
+        for _ in range(40):
+            tested.publish(TEXT)
+            await tested.read()
+            tested.snapshots.note_applied()
+            if tested.is_asked:
+                assert await tested.sequencer.take_call() == CLAIM
+                await tested.reply(False)
+                asked += 1
+        assert asked == 4  # some 340 bytes come each time
+        assert (tested.snapshots.busy, tested.told) == (False, 0)
+
+
+@on_loop
+async def test_one_that_is_due_is_made() -> None:
+    with desk() as tested:
+        last = await talk(tested)
+        tested.snapshots.claim()
+        tested.snapshots.claim()  # a question is under way
+        assert await tested.sequencer.take_call() == CLAIM
+        assert not tested.snapshots.busy
+        await tested.reply(True)
+        assert tested.snapshots.busy
+        assert (await tested.take())[0] == last
+        await tested.reply()
+        assert (tested.told, tested.snapshots.busy) == (1, False)
+
+
+@on_loop
+async def test_the_next_sequencer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not know who has claimed what."""
+    with desk() as tested:
+        await talk(tested)
+        tested.snapshots.claim()
+        assert await tested.sequencer.take_call() == CLAIM
+        tested.lose()
+        tested.connect_errands()
+        tested.snapshots.note_applied()
+        assert await tested.sequencer.take_call() == CLAIM

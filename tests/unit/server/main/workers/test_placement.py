@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mpchat.chat.entries import SessionId
 from mpchat.config import Config
-from mpchat.log.local.process import LogAddress
+from mpchat.log.port import LogAddress
 from mpchat.server import kernel
 from mpchat.server.control import Closed, EndSessions, HandOff, Release, Released, ToWorker
 from mpchat.server.ledger import Ledger, Shape

@@ -20,8 +20,8 @@ from onloop import DEADLINE, on_loop, turn
 from mpchat.chat.entries import Asked, Ended, Entry, Said, decode_entries
 from mpchat.chat.problems import Problem
 from mpchat.chat.requests import Act, Misread, Quit
+from mpchat.log.local.link import ManagerLink
 from mpchat.log.local.memory import MemoryLog
-from mpchat.log.local.process import LogLink
 from mpchat.log.port import LogError, LogFull, LogLost
 from mpchat.server.worker.inbound import publisher
 from mpchat.server.worker.inbound.publisher import Publisher
@@ -53,8 +53,9 @@ class Desk:
         self.loop = asyncio.get_running_loop()
         self.log = MemoryLog()
         self.reliefs = 0
+        self.refusals = 0
         self.failures: list[type[Exception]] = []
-        self.publisher = Publisher(self.loop, self._relieve, self._fail)
+        self.publisher = Publisher(self.loop, self._relieve, self._refused, self._fail)
         self.connect()
 
     def add(self, *entries: Entry) -> None:
@@ -65,7 +66,7 @@ class Desk:
         """Whether a call waits to be answered."""
         return self._theirs.poll()
 
-    async def take_call(self) -> tuple[bytes, int]:
+    async def take_call(self) -> bytes:
         """The publication that is asked for, as soon as it is."""
         heard = asyncio.Event()
         self.loop.add_reader(self._theirs.fileno(), heard.set)
@@ -74,20 +75,19 @@ class Desk:
         self.loop.remove_reader(self._theirs.fileno())
         ident, method, arguments, keywords = self._theirs.recv()
         assert (ident, method, keywords) == ("log", "publish", {})
-        payload, count = arguments
-        assert len(decode_entries(payload)) == count
-        return payload, count
+        (payload,) = arguments
+        return bytes(payload)
 
     async def publish(self) -> list[Entry]:
         """Take the next call, do as it says, and answer; give what was published."""
-        payload, count = await self.take_call()
-        self.answer("#RETURN", self.log.publish(payload, count))
+        payload = await self.take_call()
+        self.answer("#RETURN", self.log.publish(payload))
         await turn()
         return decode_entries(payload)
 
     async def refuse(self, error: Exception) -> list[Entry]:
         """Answer the next call with an error; give what was not published."""
-        payload, _ = await self.take_call()
+        payload = await self.take_call()
         self.answer("#ERROR", error)
         await turn()
         return decode_entries(payload)
@@ -99,15 +99,15 @@ class Desk:
         """All that is in the log, in order."""
         found: list[Entry] = []
         position = 0
-        while records := self.log.read(position, 0).records:
+        while records := self.log.read(position, 0):
             found += [entry for record in records for entry in decode_entries(record.payload)]
-            position = records[-1].last
+            position = records[-1].seq
         return found
 
     def connect(self) -> None:
         """There is a sequencer."""
         ours, self._theirs = multiprocessing.Pipe()
-        self.publisher.connect(LogLink(ours, "log"))
+        self.publisher.connect(ManagerLink(ours, "log"))
 
     def hang_up(self) -> None:
         """The log's process is gone."""
@@ -119,6 +119,9 @@ class Desk:
 
     def _relieve(self) -> None:
         self.reliefs += 1
+
+    def _refused(self) -> None:
+        self.refusals += 1
 
     def _fail(self, error: Exception) -> None:
         # Only its type: its traceback leads back here, and what is collected in such a circle is closed out of order.
@@ -158,13 +161,13 @@ async def test_what_is_added_in_one_round_is_one_publication() -> None:
 async def test_what_comes_while_one_is_under_way_goes_into_the_next() -> None:
     with desk() as tested:
         tested.add(said(1))
-        payload, count = await tested.take_call()
+        payload = await tested.take_call()
         tested.add(said(2))
         await turn()
         tested.add(said(3))
         await turn()
         assert not tested.asked
-        tested.answer("#RETURN", tested.log.publish(payload, count))
+        tested.answer("#RETURN", tested.log.publish(payload))
         assert await tested.publish() == [said(2), said(3)]
         assert not tested.asked
         assert tested.published() == [said(1), said(2), said(3)]
@@ -212,9 +215,11 @@ async def test_what_a_full_log_refuses_is_asked_again_before_what_follows() -> N
         assert await tested.refuse(LogFull("full")) == [said(1), said(2)]
         tested.add(said(3))
         assert await tested.refuse(LogFull("full")) == [said(1), said(2)]
+        assert tested.refusals == 2
         assert await tested.publish() == [said(1), said(2)]
         assert await tested.publish() == [said(3)]
         assert tested.published() == [said(1), said(2), said(3)]
+        assert tested.refusals == 2
         assert not tested.failures
 
 
@@ -252,12 +257,12 @@ async def test_applied_is_when_the_answer_and_the_entries_have_come_in_either_or
         passed: list[str] = []
         tested.add(said(1), said(2))
         tested.publisher.call_when_applied(lambda: passed.append("both"))
-        payload, count = await tested.take_call()
-        last = tested.log.publish(payload, count) + count - 1
+        # Others have published before.
+        last = [tested.log.publish(payload) for payload in (b"", b"", await tested.take_call())][-1]
         for step in ("answer", "apply") if answered_first else ("apply", "answer"):
             assert not passed
             if step == "answer":
-                tested.answer("#RETURN", 1)
+                tested.answer("#RETURN", last)
                 await turn()
             else:
                 tested.publisher.applied(last - 1)

@@ -21,7 +21,7 @@ from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, SessionId, de
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits
 from mpchat.log.local.memory import MemoryLog
-from mpchat.log.port import LogTrimmed, Reading
+from mpchat.log.port import LogTrimmed, Record
 from mpchat.server import kernel
 from mpchat.server.control import Handed
 from mpchat.server.kernel import Progress
@@ -86,11 +86,11 @@ class Chat:
 
     def publish(self, *entries: Entry) -> None:
         """One record; the witness applies it and flushes at once."""
-        self.log.publish(encode_entries(entries), len(entries))
-        for record in self.log.read(self.position, 0).records:
+        self.log.publish(encode_entries(entries))
+        for record in self.log.read(self.position, 0):
             for entry in decode_entries(record.payload):
                 self.fanout.deliver(self.replica.apply(entry, record.time), record.time)
-            self.position = record.last
+            self.position = record.seq
         self.fanout.flush()
 
     def put_snapshot(self) -> None:
@@ -297,9 +297,8 @@ def test_with_nobody_left_there_is_nothing_to_do(ledger: Ledger) -> None:
 class SmallReads(MemoryLog):
     """Gives one record a read, so that there is a read to be late for."""
 
-    def read(self, after: int, wait: float) -> Reading:
-        reading = super().read(after, wait)
-        return Reading(reading.records[:1], reading.snapshot_wanted)
+    def read(self, after: int, wait: float) -> list[Record]:
+        return super().read(after, wait)[:1]
 
 
 def go_on(adopted: Adoption, log: MemoryLog, target: int, method: str) -> None:

@@ -14,6 +14,7 @@ from onloop import on_loop, turn
 from party import picture
 from readerdesk import ReaderDesk
 
+from mpchat.chat.entries import encode_entries
 from mpchat.chat.state import snapshot
 from mpchat.chat.state.snapshot import Capture
 from mpchat.log.port import LogLost
@@ -32,9 +33,9 @@ def desk() -> Iterator[ReaderDesk]:
 @on_loop
 async def test_what_comes_is_applied_in_order_and_then_more_is_asked_for() -> None:
     with desk() as tested:
-        tested.publish("alice", "one")
+        assert tested.publish("alice", "one") == 1
         await tested.read()
-        assert tested.is_at(3)
+        assert tested.is_at(1)
         last = tested.publish("two")
         await tested.read()
         assert tested.is_at(last)
@@ -74,14 +75,27 @@ async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_o
 
 
 @on_loop
-async def test_that_a_snapshot_is_wanted_is_said_once_when_all_is_applied() -> None:
+async def test_it_counts_the_entries_and_bytes_that_it_has_applied() -> None:
     with desk() as tested:
-        last = tested.publish("alice", "one")
-        await tested.read(wanted=True)
-        assert tested.wanted == [last]
+        tested.publish("alice", "one")
+        await tested.read()
+        assert tested.reader.applied_entries == 3
         tested.publish("two")
         await tested.read()
-        assert tested.wanted == [last]
+        assert tested.reader.applied_entries == 4
+        assert tested.reader.applied_bytes == sum(len(record.payload) for record in tested.log.read(0, 0))
+
+
+@on_loop
+async def test_a_record_without_entries_is_passed() -> None:
+    with desk() as tested:
+        tested.log.publish(encode_entries([]))
+        last = tested.publish("alice")
+        await tested.read()
+        assert tested.is_at(last)
+        tested.log.publish(encode_entries([]))
+        await tested.read()
+        assert tested.is_at(last + 1)
 
 
 @on_loop
@@ -115,7 +129,7 @@ async def test_nothing_is_applied_while_the_state_is_copied(monkeypatch: pytest.
         last = tested.publish("two")
         method, (after, *_) = await tested.take_call()
         assert method == "read"
-        tested.answer("#RETURN", ([tuple(record) for record in tested.log.read(after, 0).records], False))
+        tested.answer("#RETURN", [tuple(record) for record in tested.log.read(after, 0)])
         turns = 0
         while not captured:
             assert tested.reader.capturing

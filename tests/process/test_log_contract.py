@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import settings
@@ -52,7 +52,7 @@ class Successor:
     It does the waiting itself: who waits in a log whose process is killed is told so, and asks the next one.
     """
 
-    def __init__(self, **bounds: int) -> None:
+    def __init__(self, **bounds: Any) -> None:
         self._bounds = bounds
         self._journal = Journal.make_private(journal_size())
         self._changed = threading.Condition()
@@ -506,7 +506,11 @@ def test_a_snapshot_too_large_for_the_journal_is_refused_and_changes_nothing() -
 
 
 def test_the_largest_snapshots_fit_into_a_full_log() -> None:
-    bounds = {"capacity": room_for(3, bytes(10_000)), "tail": room_for(1, bytes(10_000)), "snapshot_bytes": 20_000}
+    bounds: dict[str, Any] = {
+        "capacity": room_for(3, bytes(10_000)),
+        "tail": room_for(1, bytes(10_000)),
+        "snapshot_bytes": 20_000,
+    }
     log = MemoryLog(**bounds, journal=journal_for(50_000, **bounds))
     last = 0
     for _ in range(20):
@@ -519,7 +523,7 @@ def test_the_largest_snapshots_fit_into_a_full_log() -> None:
 
 def test_snapshots_of_old_states_leave_room_for_what_the_log_promises() -> None:
     """They lie behind records that no snapshot covers yet, so that they cannot be forgotten."""
-    bounds = {"capacity": room_for(100), "tail": 100_000, "snapshot_bytes": 0}
+    bounds: dict[str, Any] = {"capacity": room_for(100), "tail": 100_000, "snapshot_bytes": 0}
     log = MemoryLog(**bounds, journal=journal_for(10_000, **bounds))
     publish_all(log, *[b"x"] * 90)
     with pytest.raises(LogFull, match="newer"):
@@ -681,7 +685,7 @@ class AgainstModel(RuleBasedStateMachine):
         self.wall_time = 0
         self.capacity, self.snapshot_every, self.tail = capacity, snapshot_every, tail
         self.snapshot_bytes = snapshot_bytes
-        bounds = {"capacity": capacity, "tail": tail, "snapshot_bytes": snapshot_bytes}
+        bounds: dict[str, Any] = {"capacity": capacity, "tail": tail, "snapshot_bytes": snapshot_bytes}
         self.journal = journal_for(400, **bounds) if tight else Journal.make_private(journal_size(**bounds))
         self.records: list[Record] = []
         self.kept: list[Record | Snapshot] = []

@@ -250,9 +250,9 @@ def test_main_has_a_link_from_the_start(sequencer: Sequencer) -> None:
     sequencer.launch()
     os.kill(sequencer.pid, signal.SIGSTOP)
     sequencer.link.call("ping")
-    assert not connection.wait([sequencer.link], 0.05)
+    assert not connection.wait([sequencer.link.fileno()], 0.05)
     os.kill(sequencer.pid, signal.SIGCONT)
-    assert connection.wait([sequencer.link], DEADLINE_S)
+    assert connection.wait([sequencer.link.fileno()], DEADLINE_S)
     assert sequencer.link.receive() == 0
 
 

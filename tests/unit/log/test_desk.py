@@ -78,7 +78,7 @@ class Caller:
 class Office:
     """A desk with a log, and those who call."""
 
-    def __init__(self, stack: ExitStack, **bounds: int) -> None:
+    def __init__(self, stack: ExitStack, **bounds: Any) -> None:
         self._stack = stack
         self.log = MemoryLog(**bounds, wall_clock=lambda: 7)
         self.desk = Desk({"log": (self.log, METHODS)}.__getitem__)

@@ -1,1 +1,1 @@
-"""The pub/sub queue between the workers: one ordered, bounded, replayable log. See `contract`."""
+"""The pub/sub queue between the workers: one ordered, bounded, replayable log. See `port`."""

@@ -1,20 +1,20 @@
 """The sequencer's desk: one thread answers every call of the log.
 
-A Manager gives each connection a thread of its own, and those pass the interpreter's lock around: with two workers,
-`strace -f -c` counted seven futex(2) for each call. So a connection that the Manager has accepted, and found to be one
-of ours, is seated at this desk. The messages stay those of `multiprocessing.managers`.
+A Manager gives each connection a thread of its own, and those threads pass the interpreter's lock around: with two
+workers, `strace -f -c` counted seven futex(2) for each call. So the Manager accepts and authenticates a connection, and
+then seats it at this desk. The messages stay those of `multiprocessing.managers`.
 
     IDLE --call--> answered at once, or ----> READING, until there is something or its time is up
       ^                  |                       |
-      +--- all of the answer has gone out <------+      nothing is read of a caller whose answer has not
+      +--- all of the answer has gone out <------+      a caller is not read before that
 
-A snapshot is large, and making it one message would keep everybody waiting: it comes in pieces, and is *staged* here,
-for the caller whose it is, until it is whole; and it goes in pieces.
+A snapshot is large, and one message of its size would keep everybody waiting. So a caller sends it in pieces, which are
+*staged* here until it is whole, and reads one in pieces.
 
-Owns the connections that are seated at it. Promises: calls are answered in the order in which they have come; nobody
-is waited for: bytes are taken and given as they come and go, so a caller that is stopped in the middle of a message
-holds up nobody but itself; one answer a caller waits here at most. A connection that ends, breaks or brings what is no
-call is closed, and whatever it waited for is forgotten. Never looks into what is published.
+Owns the connections that are seated at it. Promises to answer the calls of a connection in order, and never to wait for
+a caller: one that is stopped in the middle of a message holds up only itself. At most one answer waits for each caller.
+A connection that ends, breaks or sends something that is not a call is closed, and what it waited for is forgotten.
+Never looks into what is published.
 """
 
 import logging
@@ -38,14 +38,13 @@ from mpchat.logs import report_lost_lines
 log = logging.getLogger(__name__)
 
 MESSAGE_MOST = 1 << 30
-"""Bytes of a call: twice a snapshot of the largest size that a log takes. What says that it is longer is no call. Who
-has much to say is heard in between (`stage_snapshot`)."""
+"""How many bytes a call may have: twice the largest snapshot that a log takes. A longer message is not a call."""
 
 CHUNK = 256 << 10
-"""Bytes that are received or sent at a time. Others come next, however fast it goes."""
+"""How many bytes are received or sent at a time. Then it is the turn of the other callers."""
 
 WAIT_MOST = 3600.0
-"""Seconds that a `read` waits at most, whatever it says."""
+"""How many seconds a `read` may wait at most, whatever it asks for."""
 
 EARLY = 0.0005
 """Seconds before its time at which a `read` may be answered: the selector waits for whole milliseconds, rounded up."""
@@ -61,11 +60,11 @@ Find = Callable[[str], tuple[MemoryLog, Collection[str]]]
 
 
 class _NoCall(Exception):
-    """What has come is not what a caller says."""
+    """Something came that is not a call."""
 
 
 class _Read(NamedTuple):
-    """A `read` that is under way; times of the monotonic clock."""
+    """A `read` that is under way. Times are of the monotonic clock."""
 
     source: MemoryLog
     after: int
@@ -73,12 +72,11 @@ class _Read(NamedTuple):
 
     @property
     def due(self) -> float:
-        """When to answer: now (0) if something is there, else at the end of its time."""
+        """When to answer: 0 (now) if there are records, else when its wait is over."""
         return self.wait_until if self.source.ping() == self.after else 0.0
 
     def answer(self) -> list[tuple[object, ...]]:
-        """What there is. Raises LogTrimmed."""
-        # As plain tuples: half the bytes, and quicker to read than objects of a class.
+        """Return the records, as plain tuples: pickle looks up a class for each object of one. Raises LogTrimmed."""
         return [tuple(record) for record in self.source.read(self.after, 0.0)]
 
 
@@ -94,18 +92,18 @@ class _Caller:
 
     @property
     def has_answer(self) -> bool:
-        """Whether something of an answer has not gone out yet."""
+        """Whether a part of an answer is still to be sent."""
         return bool(self._outgoing)
 
     def receive(self, space: memoryview) -> None:
-        """Take in what has come, by way of `space`. Raises OSError, and EOFError at the end."""
+        """Receive what has come, by way of `space`. Raises OSError, and EOFError at the end of the stream."""
         size = self.connection.recv_into(space)
         if not size:
             raise EOFError
         self._incoming += space[:size]
 
     def take_call(self) -> Any:
-        """The next call that is whole, None if there is none. Raises _NoCall."""
+        """Take the next whole call; None if there is none. Raises _NoCall."""
         if len(self._incoming) < _LENGTH.size:
             return None
         start = _LENGTH.size
@@ -121,7 +119,7 @@ class _Caller:
         if len(self._incoming) < end:
             return None
         try:
-            # In place: a snapshot is large, and others wait.
+            # In place, since copying a large message would make the others wait.
             with memoryview(self._incoming) as incoming, incoming[start:end] as message:
                 return pickle.loads(message)
         except Exception as error:  # whatever pickle makes of it
@@ -131,18 +129,18 @@ class _Caller:
 
     @property
     def has_said_more(self) -> bool:
-        """Whether something has come behind the last call that was taken."""
+        """Whether more has come after the last call that was taken."""
         return bool(self._incoming)
 
     def send(self, message: bytes) -> None:
-        """Send what goes at once; the rest is for `flush`. Raises OSError."""
+        """Send what there is room for; `flush` sends the rest. Raises OSError."""
         size = len(message)
         length = _LENGTH.pack(size) if size < 1 << 31 else _LENGTH.pack(_LONG) + _LONG_LENGTH.pack(size)
         self._outgoing += (memoryview(length + message),) if size < CHUNK else (memoryview(length), memoryview(message))
         self.flush()
 
     def flush(self) -> None:
-        """Send what goes, but not much at once. Raises OSError."""
+        """Send what there is room for, but CHUNK bytes at most. Raises OSError."""
         left = CHUNK
         while self._outgoing and left > 0:
             try:
@@ -156,8 +154,8 @@ class _Caller:
                 self._outgoing.popleft()
 
     def stage_snapshot(self, source: MemoryLog, start: int, piece: bytes) -> None:
-        """Keep a piece of a snapshot, until `put_staged_snapshot` or the end of the connection. Raises ValueError when
-        it is not the next one, LogFull when it becomes too much."""
+        """Keep a piece of a snapshot until `put_staged_snapshot` or the end of the connection. Raises ValueError when
+        it is not the next piece, LogFull when the snapshot becomes too large."""
         if start == 0:
             self._staged = bytearray()
         if start != len(self._staged):
@@ -166,13 +164,13 @@ class _Caller:
         self._staged += piece
 
     def put_staged_snapshot(self, source: MemoryLog, seq: int) -> None:
-        """Put the snapshot of which all pieces are here. Raises LogTrimmed, LogFull."""
+        """Put the staged snapshot, which is whole. Raises LogTrimmed, LogFull."""
         staged, self._staged = self._staged, bytearray()
         source.put_snapshot(seq, staged)
 
 
 class Desk:
-    """The loop. `seat` may be called by any thread; all else happens in the one that calls `run`."""
+    """The loop. Any thread may call `seat`; all else is for the thread that calls `run`."""
 
     def __init__(self, find: Find) -> None:
         self._find = find
@@ -180,8 +178,8 @@ class Desk:
         self._selector = selectors.DefaultSelector()
         self._reads: dict[_Caller, _Read] = {}
         self._new_reads: list[_Caller] = []
-        self._has_grown = False  # a log has, since the reads were looked at
-        self._nearest = float("inf")  # when the first of them is due
+        self._has_grown = False  # a log has grown since the reads were last looked at
+        self._nearest = float("inf")  # when the next of them is due
         self._arrivals: deque[socket.socket] = deque()
         self._bell, self._door = socket.socketpair()
         self._bell.setblocking(False)
@@ -189,7 +187,7 @@ class Desk:
         self._selector.register(self._bell, selectors.EVENT_READ)
 
     def __len__(self) -> int:
-        """How many are seated."""
+        """How many connections are seated."""
         return len(self._selector.get_map()) - 1
 
     def seat(self, descriptor: int) -> None:
@@ -204,17 +202,17 @@ class Desk:
         try:
             self._door.send(b"!")
         except BlockingIOError:
-            pass  # it has been rung often enough
+            pass  # the bell has rung often enough
 
     def run(self) -> NoReturn:
-        """Answer, for ever."""
+        """Answer calls for ever."""
         timeout: float | None = None
         while True:
             timeout = self.turn(timeout)
             report_lost_lines()
 
     def turn(self, timeout: float | None) -> float | None:
-        """Wait so many seconds (None: for ever) for something to happen, and see to it; give the next timeout."""
+        """Wait up to `timeout` seconds (None: for ever) for something to happen, handle it, return the next timeout."""
         for key, events in self._selector.select(timeout):
             if key.data is None:
                 self._welcome()
@@ -223,7 +221,7 @@ class Desk:
         return self._answer_reads()
 
     def close(self) -> None:
-        """Leave everybody without an answer."""
+        """Close all connections."""
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 self._close(key.data)
@@ -248,11 +246,11 @@ class Desk:
         except (OSError, EOFError):
             self._close(caller)
         except _NoCall as error:
-            log.error("a connection to the log is closed: %s", error)
+            log.error("log connection closed reason=%s", error)
             self._close(caller)
 
     def _hear(self, caller: _Caller) -> None:
-        """Answer what has come whole; one call at a time."""
+        """Answer the calls that have come whole, one at a time."""
         while not (caller.has_answer or caller in self._reads):
             call = caller.take_call()
             if call is None:
@@ -263,14 +261,14 @@ class Desk:
         self._watch(caller)
 
     def _watch(self, caller: _Caller) -> None:
-        """Wait until the answer can go on, or until there is something to read."""
+        """Watch for room while an answer is to be sent, and else for the next call."""
         if caller.has_answer != caller.is_watched_for_room:
             caller.is_watched_for_room = caller.has_answer
             events = selectors.EVENT_WRITE if caller.has_answer else selectors.EVENT_READ
             self._selector.modify(caller.connection, events, caller)
 
     def _take_call(self, caller: _Caller, call: Any) -> None:
-        """Do what is asked; if it cannot be done, say so. Raises _NoCall."""
+        """Carry out a call, or answer that it cannot be. Raises _NoCall."""
         try:
             ident, method, arguments, keywords = call
         except (TypeError, ValueError) as error:
@@ -294,9 +292,9 @@ class Desk:
             caller.send(_answer(do))
 
     def _answer_reads(self) -> float | None:
-        """Answer those that are due; give in how many seconds the next one will be."""
+        """Answer the reads that are due; return in how many seconds the next one will be."""
         now = time.monotonic() + EARLY
-        # There are as many as workers, and most turns are about one of them.
+        # There is one read for each worker, and most turns concern one of them.
         if self._has_grown or now >= self._nearest:
             callers, self._nearest = list(self._reads), float("inf")
         else:
@@ -305,7 +303,7 @@ class Desk:
         for caller in callers:
             read = self._reads.get(caller)
             if read is None:
-                continue  # it has gone
+                continue  # its connection has ended
             due = read.due
             if due <= now:
                 self._finish_read(caller, read)
@@ -328,16 +326,17 @@ class Desk:
 
 
 def _start_read(source: MemoryLog, after: int, wait: float) -> _Read:
-    """Raises TypeError, ValueError, OverflowError: what is wrong with a call may not stop the loop later."""
+    """Check the arguments of a `read`, so that they cannot stop the loop later. Raises TypeError, ValueError,
+    OverflowError."""
     now = time.monotonic()
     return _Read(source, operator.index(after), now + min(float(wait), WAIT_MOST))
 
 
 def _answer(do: Callable[[], object]) -> bytes:
-    """What the call gives, or raises."""
+    """The message with what the call returns or raises."""
     try:
         return pickle.dumps(("#RETURN", do()))
     except (LogError, ValueError) as error:
         return pickle.dumps(("#ERROR", error))
-    except Exception:  # noqa: BLE001 - a fault of ours; who has called is told, and sees to it
+    except Exception:  # noqa: BLE001 - a bug of ours; the caller is told, and handles it
         return pickle.dumps(("#TRACEBACK", format_exc()))

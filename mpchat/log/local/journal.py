@@ -7,18 +7,18 @@ memory the segment of a position is, and a frame goes on in the next one. The me
     magic | format | size of a segment | how many | head | tail | snapshot | the table: of segment n of the queue, at
     n % how many
 
-`head` is the position behind the last frame, `tail` that of the oldest that is kept, `snapshot` that of the latest
-snapshot, or of the one before it when the writer was killed just then.
+`head` is the position after the last frame, and `tail` that of the oldest frame that is kept. `snapshot` is the
+position of the latest snapshot, or of the one before it if the writer was killed just after it had stored `head`.
 
-Promises that whoever opens it after the writer was killed, at whatever moment, finds every frame whole, one after the
-other: a frame counts when `head` is stored behind it, and is forgotten when `tail` is, each by one store of one aligned
-word. A segment that is left is used again soon, so that writing needs no new memory as long as as much comes as goes
-(a new page costs ten times what is written to it); what is left beyond WARM is given back to the system, so that the
-memory in use follows what is kept, not the size of the journal. Where the system has no way for that (MADV_REMOVE), it
-stays at the most that was ever kept.
+Promises that after a kill of the writer, at any moment, the next process finds whole frames only, one after the other.
+A frame counts once `head` is stored after it, and is forgotten once `tail` is; each is one store of one aligned word.
 
-One process uses it at a time, from `take` on: main makes the journal, hands it to the sequencer, and to the next one
-when that is dead. Never looks into a payload, and decides nothing about what is kept.
+Memory: a segment that was left is used again soon, because a new page costs ten times what is written to it. Beyond
+WARM, segments are given back to the system, so the memory in use follows what is kept and not the size of the journal.
+On systems without MADV_REMOVE it stays at the most that was ever kept.
+
+One process uses it at a time, from `take` on. Main makes the journal and hands it to the sequencer, and to the next
+sequencer when that one is dead. Never looks into a payload, and never decides what is kept.
 """
 
 import mmap
@@ -34,14 +34,14 @@ from mpchat.log.port import LogError, LogFull, Snapshot
 from mpchat.sharedmemory import make_memory
 
 HEADER = 32
-"""The bytes of a frame beside its payload."""
+"""The bytes of a frame without its payload."""
 
 SEGMENT = 1 << 20
 """How large a segment is, in bytes; a multiple of the system's pages."""
 
 WARM = 16 << 20
-"""How many bytes of left segments are kept for what comes next. As much as is left at once when the state of the chat
-is 4 MiB (`memory.LARGER`); with less, that is all."""
+"""How many bytes of free segments are kept for what comes next. A snapshot of 4 MiB frees that many at once
+(`memory.LARGER`); after a smaller one, all are kept."""
 
 _JOIN = 1 << 14  # bytes: up to here, joining the header and the payload costs less than a second store
 
@@ -50,8 +50,8 @@ _MAGIC = int.from_bytes(b"mpchatJL", "little")
 _FORMAT = 3
 _WORD = 8
 _MAGIC_AT, _FORMAT_AT, _SEGMENT_AT, _COUNT_AT, _HEAD_AT, _TAIL_AT, _SNAPSHOT_AT, _TABLE_AT = range(8)
-# madvise(2): frees the pages of a shared mapping and what is behind them, as punching a hole in the file would; tmpfs,
-# and so a memfd, can do that. The range must begin at a page, and its end is rounded up to one.
+# madvise(2): frees the pages of a shared mapping and of its file, like punching a hole in the file. It works on tmpfs,
+# and so on a memfd. The range must begin at a page, and its end is rounded up to one.
 _MADV_REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
 
 
@@ -79,13 +79,13 @@ class Frame(NamedTuple):
 
 
 class Journal:
-    """The journal in one process. Made by `make`, `make_private` or `open`; can be sent to a process that is started.
+    """The journal in one process. Made by `make`, `make_private` or `open`. Can be sent to a process that is started.
 
     `descriptor` is that of the memory, or None when the memory is this process's own. `close` closes it.
     """
 
     def __init__(self, memory: mmap.mmap, descriptor: int | None) -> None:
-        """`memory` has the journal that is in it."""
+        """`memory` must have the format of a journal."""
         self.descriptor = descriptor
         self._memory = memory
         # Not struct.pack_into: that writes zeros first (s_pack_internal in CPython's Modules/_struct.c), and who is
@@ -102,20 +102,20 @@ class Journal:
 
     @classmethod
     def make(cls, size: int, segment: int = SEGMENT) -> "Journal":
-        """An empty one that can be shared, for at least `size` bytes of frames."""
+        """Make an empty journal that can be shared, for at least `size` bytes of frames."""
         whole = _memory_size(size, segment)
         descriptor = make_memory(whole, "mpchat-journal")
         return cls(_format(mmap.mmap(descriptor, whole), size, segment), descriptor)
 
     @classmethod
     def make_private(cls, size: int, segment: int = SEGMENT) -> "Journal":
-        """An empty one that ends with this process."""
+        """Make an empty journal that ends with this process."""
         return cls(_format(mmap.mmap(-1, _memory_size(size, segment)), size, segment), None)
 
     @classmethod
     def open(cls, descriptor: int) -> "Journal":
-        """The one that is in this memory; the descriptor is now the journal's. Raises LogError when it is none of
-        ours, and then leaves the descriptor to the caller."""
+        """Open the journal in this memory, and own the descriptor. Raises LogError when it is not a journal of this
+        format; the descriptor is still the caller's then."""
         size = os.fstat(descriptor).st_size
         if size < mmap.PAGESIZE:
             raise LogError(f"no journal: {size} bytes are too few for one")
@@ -129,7 +129,7 @@ class Journal:
 
     @property
     def head(self) -> int:
-        """The position behind the last frame."""
+        """The position after the last frame."""
         return self._words[_HEAD_AT]
 
     @property
@@ -139,12 +139,12 @@ class Journal:
 
     @property
     def free(self) -> int:
-        """How many bytes more can be written, headers included."""
+        """How many more bytes can be written, headers included."""
         # The segment of the tail is free when the tail has left it.
         return self.size - (self.head - self.tail // self.segment * self.segment)
 
     def take(self) -> None:
-        """From here on this process writes, and nobody else. Gives back what a writer that was killed has left."""
+        """Become the only process that writes. Gives back memory that a killed writer did not use."""
         first, end = self.tail // self.segment, -(-self.head // self.segment)
         taken = {self._words[_TABLE_AT + number % self._count] for number in range(first, end)}
         self._ready_to = end * self.segment
@@ -156,7 +156,7 @@ class Journal:
                 self._give_back(segment)
 
     def append(self, kind: Kind, seq: int, time: int, payload: bytes | bytearray) -> Frame:
-        """Write a frame behind the last. Raises LogFull, and then writes none."""
+        """Write a frame after the last one. Raises LogFull, and then writes nothing."""
         head = self._words[_HEAD_AT]
         end = head + HEADER + len(payload)
         if end > self._ready_to:
@@ -173,13 +173,13 @@ class Journal:
         return Frame(head, kind, seq, time, len(payload))
 
     def payload(self, frame: Frame, start: int = 0, size: int | None = None) -> bytes:
-        """What was written with this frame, which must be kept still; or so many bytes of it, as far as there are."""
+        """Return the payload of a frame that is still kept, or up to `size` bytes of it from `start` on."""
         if size is None:
             size = frame.length
         return self._read(frame.position + HEADER + start, max(0, min(size, frame.length - start)))
 
     def warm_up(self, size: int) -> None:
-        """So many bytes will come soon: have a segment more at hand for them, if there are too few."""
+        """Have one more segment ready if there are too few for `size` bytes, which will be written soon."""
         if len(self._warm) * self.segment < size and self._cold:
             segment = self._cold.pop()
             start = self._start + segment * self.segment
@@ -187,7 +187,8 @@ class Journal:
             self._warm.append(segment)
 
     def read_snapshot(self) -> Snapshot:
-        """The snapshot that was written last, for who has no log on this journal. Raises LogError if there is none."""
+        """Return the snapshot that was written last, without a log on this journal. Raises LogError if there is
+        none."""
         position = self._words[_SNAPSHOT_AT]
         if not self.tail <= position < self.head:
             raise LogError("there is no snapshot in the journal")
@@ -197,26 +198,26 @@ class Journal:
         return Snapshot(frame.seq, self.payload(frame))
 
     def trim(self, position: int) -> None:
-        """Forget all frames before `position`, where a frame must begin, or the end."""
+        """Forget all frames before `position`, which must be the beginning of a frame or the head."""
         before = self.tail
         if not before <= position <= self.head:
             raise ValueError(f"position {position} is not between {before} and {self.head}")
         self._words[_TAIL_AT] = position
         for number in range(before // self.segment, position // self.segment):
             self._warm.append(self._words[_TABLE_AT + number % self._count])
-        # Those that were warmed up, and not used, as well.
+        # This includes segments that were warmed up and not used.
         while (len(self._warm) - 1) * self.segment >= WARM:
             segment = self._warm.pop()
             self._give_back(segment)
             self._cold.append(segment)
 
     def frames(self) -> Iterator[Frame]:
-        """All frames that are kept, the oldest first. Raises LogError when they are not what we write."""
+        """Yield all frames that are kept, the oldest first. Raises LogError when the journal is damaged."""
         position, head = self.tail, self.head
         while position < head:
             frame = self._frame_at(position)
             if frame.end > head:
-                raise LogError(f"the journal is damaged: the frame at {position} ends behind the head, {head}")
+                raise LogError(f"the journal is damaged: the frame at {position} ends after the head, {head}")
             yield frame
             position = frame.end
 
@@ -232,7 +233,7 @@ class Journal:
         self.append(Kind.SNAPSHOT, snapshot.seq, time, snapshot.blob)
 
     def close(self) -> None:
-        """Give the memory back, as far as this process is concerned."""
+        """Unmap the memory in this process, and close the descriptor."""
         self._words.release()
         self._bytes.release()
         self._memory.close()
@@ -247,24 +248,24 @@ class Journal:
     # --- the segments
 
     def _get_ready(self, end: int) -> None:
-        """Have segments for what is written up to `end`. Raises LogFull."""
+        """Put segments into the table for everything up to `end`. Raises LogFull."""
         if end - self.head > self.free:
             raise LogFull(f"{end - self.head} bytes do not fit into the {self.free} that are free in the journal")
         while self._ready_to < end:
             segment = self._warm.pop() if self._warm else self._cold.pop()
-            # The one that was there is left: nobody looks at this word before the head is behind its segment.
+            # The segment that was here is free. Nobody reads this word before the head is in its segment.
             self._words[_TABLE_AT + self._ready_to // self.segment % self._count] = segment
             self._ready_to += self.segment
 
     def _give_back(self, segment: int) -> None:
-        """Let the system have the memory of a segment."""
+        """Give the memory of a segment back to the system."""
         if _MADV_REMOVE is not None:
-            # Memory that is locked, say, cannot be given back (madvise(2), EINVAL): then it is used again as it is.
+            # Locked memory, for example, cannot be given back (madvise(2), EINVAL). It is used again as it is.
             with suppress(OSError):
                 self._memory.madvise(_MADV_REMOVE, self._start + segment * self.segment, self.segment)
 
     def _place(self, position: int) -> tuple[int, int]:
-        """Where in the memory the byte at `position` is, and how many follow it there."""
+        """Return where in the memory the byte at `position` is, and how many bytes its segment has from there on."""
         number, inside = divmod(position, self.segment)
         segment = self._words[_TABLE_AT + number % self._count]
         return self._start + segment * self.segment + inside, self.segment - inside
@@ -307,19 +308,19 @@ def _rebuild(duplicate: Any) -> Journal:
 
 
 def _segments(size: int, segment: int) -> int:
-    """How many it takes for so many bytes of frames."""
+    """How many segments `size` bytes of frames take."""
     return max(1, -(-size // segment))
 
 
 def _memory_size(size: int, segment: int) -> int:
-    """The words, on pages of their own, and the segments."""
+    """The bytes of the words, which have pages of their own, and of the segments."""
     count = _segments(size, segment)
     words = (_TABLE_AT + count) * _WORD
     return -(-words // mmap.PAGESIZE) * mmap.PAGESIZE + count * segment
 
 
 def _format(memory: mmap.mmap, size: int, segment: int) -> mmap.mmap:
-    """Make an empty journal of memory that is all zero."""
+    """Write an empty journal into memory that is all zero."""
     with memoryview(memory) as whole, whole.cast("Q") as words:
         words[_SEGMENT_AT] = segment
         words[_COUNT_AT] = _segments(size, segment)
@@ -329,7 +330,7 @@ def _format(memory: mmap.mmap, size: int, segment: int) -> mmap.mmap:
 
 
 def _check(memory: mmap.mmap) -> None:
-    """Raises LogError when there is no journal in this memory, or none that we can read."""
+    """Raise LogError unless this memory has a journal of our format."""
     magic, version, segment, count, head, tail = struct.unpack_from("=6Q", memory)
     if magic != _MAGIC:
         raise LogError("no journal: the memory begins with something else")

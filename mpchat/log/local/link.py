@@ -7,7 +7,8 @@ Every failure of the connection is a LogLost.
 
 Trust: calls and answers are unpickled without restriction, as in every Manager. Both ends are processes of main: they
 run as the same user, and have shown each other main's key, before either reads a pickle. What clients said is inside as
-bytes, in payloads and snapshots; the log does not decode those, and its users do so with `chat.codec`."""
+bytes, in payloads and snapshots; the log does not decode those, and its users do so with `chat.codec`.
+"""
 
 import os
 import pickle

@@ -5,7 +5,8 @@ log is kept, so that the next sequencer continues where this one was killed. Pro
 the start, without connecting. The process ends by itself when main is gone, and not before.
 
 The Manager listens in the abstract namespace (unix(7)), so that no file has to stay in its place; on macOS, which has
-no such namespace, on a path."""
+no such namespace, on a path.
+"""
 
 import logging
 import os

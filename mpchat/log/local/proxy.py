@@ -3,7 +3,8 @@
 A `LogProxy` speaks as `multiprocessing.managers.BaseProxy` does, over one connection for each thread, but is none. A
 BaseProxy announces itself to the Manager when it is made and when it goes, and waits for an answer. The log lives as
 long as its process, so a LogProxy has nothing to announce: it can be made and dropped while the sequencer is dead or
-hangs. Every failure of the connection is a LogLost."""
+hangs. Every failure of the connection is a LogLost.
+"""
 
 import hmac  # noqa: F401 - multiprocessing.connection would look for it on the disk at the first connection
 import os

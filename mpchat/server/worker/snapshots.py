@@ -12,7 +12,8 @@ keeps the snapshot before, and a worker that asks later makes the next one.
 It also asks the log whether a snapshot is due (`Log.claim_snapshot`), and makes it if so. It asks each time CLAIM_EVERY
 was applied, so a log that is written to and read is asked about in time. It also asks when the log is full: then
 nothing more is applied, and the worker that holds the claim may be dead. Asking takes its turn on the errands' link, so
-neither reading nor publishing waits for it."""
+neither reading nor publishing waits for it.
+"""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -414,7 +414,7 @@ def test_what_is_no_call_ends_the_connection_and_no_other(
     rude, other = office.seat(), office.seat()
     rude.send_raw(said)
     assert rude.is_dismissed
-    assert "a connection to the log is closed" in caplog.text
+    assert "log connection closed" in caplog.text
     assert other.ask("publish", b"x") == 1
     assert len(office.desk) == 1
 

@@ -33,9 +33,14 @@ class Signals:
 
     def restore(self, ending: bool) -> None:
         """Stop catching them. If this process is `ending`, ignore them: a second Ctrl-C changes nothing."""
+        # CPython complains of a signal that it has noted when there is no handler for it any more (Modules/
+        # signalmodule.c, "ignored due to race condition"). Once they are blocked, none is noted any more, and this call
+        # runs the handlers of those that were.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
         signal.set_wakeup_fd(self._descriptor_before)
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if ending else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._reader.close()
         self._writer.close()
 

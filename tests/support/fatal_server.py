@@ -43,12 +43,16 @@ from mpchat.server.worker import outage, snapshots, worker
 from mpchat.server.worker.inbound.client import Client
 from mpchat.server.worker.inbound.connection import Connection
 from mpchat.server.worker.inbound.publisher import Publisher
-from mpchat.server.worker.moves import adoption
+from mpchat.server.worker.mainlink import MainLink
+from mpchat.server.worker.moves import adoption, takeover
 from mpchat.server.worker.moves.adoption import Adoption
+from mpchat.server.worker.moves.departure import Departure
+from mpchat.server.worker.moves.takeover import Takeover
 from mpchat.server.worker.outbound.fanout import Fanout
 from mpchat.server.worker.outbound.pace import Pace
 from mpchat.server.worker.outbound.reader import Reader
 from mpchat.server.worker.snapshots import Snapshots
+from mpchat.server.worker.sweep import Sweep
 from mpchat.server.worker.worker import Worker
 from mpchat.wire.line.framing import LineFraming
 
@@ -238,22 +242,22 @@ WORKER: dict[str, Point] = {
     "notice-stored": after(Page, "write_notice"),
     "notice-sent": after(Client, "send", has_notice),
     "notified": after(Client, "notify"),
-    "notified-all": after(Worker, "_notify"),
+    "notified-all": after(Sweep, "notify"),
     # a hand-off
     "new": after(Client, "open"),
-    "taken": after(worker, "receive_adoptee"),
-    "receiving": before(Worker, "_post", says(Received)),
+    "taken": after(takeover, "receive_adoptee"),
+    "receiving": before(MainLink, "post", says(Received)),
     # an adoption
-    "claiming": before(Worker, "_adopt"),
+    "claiming": before(Takeover, "_claim"),
     "claimed": after(Publisher, "_send", adopting),
-    "ours": before(Worker, "_await_adoption"),
+    "ours": before(Takeover, "_claimed"),
     "shadow": after(Adoption, "_start"),
     "told-of-snapshot": before(Adoption, "_feed"),
     "slice": after(Adoption, "advance", lambda done, *_: not done),
-    "made": before(Worker, "_note_adoption"),
-    "wanted": after(Worker, "_want_snapshot"),
+    "made": before(Takeover, "_begin_to_carry_on"),
+    "wanted": after(Snapshots, "want_if_worth"),
     "carried": after(Client, "carry_on"),
-    "carried-one": after(Worker, "_carry_on"),
+    "carried-one": after(Takeover, "_carry_on"),
     # a snapshot
     "captured": before(Snapshots, "_captured"),
     "claiming-snapshot": after(ManagerLink, "call", called("claim_snapshot")),
@@ -263,23 +267,23 @@ WORKER: dict[str, Point] = {
     "put": after(ManagerLink, "call", called("put_staged_snapshot")),
     "saved": before(Snapshots, "_end"),
     # planned moves
-    "quiesced": before(Worker, "_see_released"),
+    "quiesced": before(Departure, "_released"),
     "carry": after(_Carry, "write"),
     "let-go": after(Client, "release"),
-    "telling": before(Worker, "_post", says(Released)),
-    "told": after(Worker, "_post", said(Released)),
-    "retiring": before(Worker, "_retire"),
+    "telling": before(MainLink, "post", says(Released)),
+    "told": after(MainLink, "post", said(Released)),
+    "retiring": before(Departure, "retire"),
     # an upgrade, and the end
-    "pausing": before(Worker, "_post", says(Paused)),
-    "paused": after(Worker, "_post", said(Paused)),
-    "concluding": before(Worker, "_conclude", begins_to_conclude),
+    "pausing": before(MainLink, "post", says(Paused)),
+    "paused": after(MainLink, "post", said(Paused)),
+    "concluding": before(Departure, "_conclude", begins_to_conclude),
     "conclusion-put": before(ManagerLink, "call", in_conclusion(calls("put_staged_snapshot"))),
     "conclusion-saved": before(Snapshots, "_end", in_conclusion()),
     "conclusion-let-go": after(Client, "release", in_conclusion()),
-    "conclusion-telling": before(Worker, "_post", in_conclusion(says(Released))),
-    "conclusion-told": after(Worker, "_post", in_conclusion(said(Released))),
-    "ready": before(Worker, "_post", says(Ready)),
-    "quiet": before(Worker, "_post", says(Quiesced)),
+    "conclusion-telling": before(MainLink, "post", in_conclusion(says(Released))),
+    "conclusion-told": after(MainLink, "post", in_conclusion(said(Released))),
+    "ready": before(MainLink, "post", says(Ready)),
+    "quiet": before(MainLink, "post", says(Quiesced)),
     "reconnecting": before(Worker, "_reconnect"),
     "reconnected": after(Worker, "_reconnect"),
 }
@@ -353,8 +357,8 @@ class FatalWorker:
 
     def __call__(self, *arguments: Any) -> int:
         prepare(self.folder, WORKER.items())
-        adoption.SLICE = 0.0
-        worker.DEAR, worker.BYTES_AN_ENTRY, worker.SLICE = 0, 1 << 20, 0.0
+        adoption.SLICE = takeover.SLICE = 0.0  # type: ignore[attr-defined]
+        snapshots.WORTH_ENTRIES, snapshots.BYTES_PER_ENTRY = 0, 1 << 20
         snapshots.PIECE = adoption.PIECE = PIECE  # type: ignore[attr-defined]
         snapshots.CLAIM_EVERY = CLAIM_EVERY
         control.SIDS_MOST = 1

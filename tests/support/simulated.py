@@ -50,8 +50,8 @@ PIECE = 300
 """Bytes of a snapshot in one message: so it takes several, and much can happen in between."""
 CLAIM_EVERY = 300
 """Bytes that a worker applies between two questions whether a snapshot is due."""
-DEAR = 20
-"""Entries behind which an adoption leaves a snapshot."""
+WORTH_ENTRIES = 20
+"""Entries replayed after which an adoption leaves a snapshot."""
 
 CONFIG = Config(rate=0, segment_timeout=0, sign_on_timeout=3600, max_line=MAX_LINE)
 
@@ -515,12 +515,12 @@ class World:
                 "moves.adoption.time": clock,
                 "moves.adoption.kernel": kernel,
                 "inbound.client.Connection": Connection,
-                "worker.socket": sockets,
+                "moves.takeover.socket": sockets,
                 "worker.asyncio": SimpleNamespace(new_event_loop=lambda: Loop(self.clock)),
                 "worker.Limits": lambda **_: self._limits,
-                "worker.DEAR": DEAR,
-                "worker.BYTES_AN_ENTRY": MOST,
-                "worker.time": clock,
+                "snapshots.WORTH_ENTRIES": WORTH_ENTRIES,
+                "snapshots.BYTES_PER_ENTRY": MOST,
+                "moves.takeover.time": clock,
                 "snapshots.PIECE": PIECE,
                 "snapshots.CLAIM_EVERY": CLAIM_EVERY,
                 "moves.adoption.PIECE": PIECE,
@@ -571,7 +571,7 @@ class World:
 
     def kill(self, process: Process) -> None:
         """The worker dies; what it has sent to the sequencer is read later."""
-        link = _link_of(process.worker.publisher)
+        link = _link_of(process.worker._publisher)
         if link is not None and link.request is not None and not self.is_down:
             self.late.append(link.request[1])
         self._bury(process)
@@ -606,7 +606,7 @@ class World:
             if taken >> number & 1:
                 for step in (Step.INPUT, Step.TIMERS, Step.SOON):
                     self.turn(process, step)
-            link = _link_of(process.worker.publisher)
+            link = _link_of(process.worker._publisher)
             if link is not None and taken >> number & 1:
                 link.serve()
         self._on_published()
@@ -697,7 +697,7 @@ class World:
 
     def _take_step(self, process: Process, step: Step, size: int) -> None:
         publishing, reading, errands = map(
-            _link_of, (process.worker.publisher, process.worker._reader, process.worker._errands)
+            _link_of, (process.worker._publisher, process.worker._reader, process.worker._errands)
         )
         match step:
             case Step.SOON:
@@ -729,7 +729,7 @@ class World:
                     connection.push()
 
     def _connections(self, process: Process) -> list[Connection]:
-        return [cast(Connection, client._connection) for client in process.worker._clients.values()]
+        return [cast(Connection, client._connection) for client in process.worker._roster.clients]
 
     def _hear(self, process: Process) -> None:
         """Main hears what a worker has said."""
@@ -778,10 +778,10 @@ class World:
             process.channel.inbox.append((HandOff(handed, start + TOGETHER < len(sids)), descriptors))
 
     def _is_quiet(self, process: Process) -> bool:
-        worker, publisher = process.worker, process.worker.publisher
+        worker, publisher = process.worker, process.worker._publisher
         busy = (
             process.channel.inbox, process.channel.outbox, process.retiring, process.loop.busy,
-            worker._coming, worker._leaving, worker._fanout.pending, worker._snapshots.busy,
+            worker._roster.coming, worker._departure._leaving, worker._fanout.pending, worker._snapshots.busy,
             publisher._waiting, publisher._under_way, publisher._barriers, publisher._due,
         )  # fmt: skip
         idle = all(not held.wire.inbox and (not held.wire.ended) for held in process.clients.values())

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
-    """The worker, as its clients know it."""
+    """What a client needs of its worker. The roster is one."""
 
     loop: asyncio.AbstractEventLoop
     config: Config
@@ -42,19 +42,19 @@ class Host(Protocol):
     publisher: Publisher
 
     def applied_position(self, sid: SessionId) -> int:
-        """How far the log has applied the session's input; 0 while it does not know the session."""
+        """Return how far the log has applied the session's input; 0 while it does not know the session."""
 
-    def await_applied(self, client: "Client") -> None:
+    def drain_when_applied(self, client: "Client") -> None:
         """Call the client's `drain` when more of the log has been applied."""
 
-    def await_relief(self, client: "Client") -> None:
-        """Call the client's `drain` when the publisher is congested no more."""
+    def drain_when_uncongested(self, client: "Client") -> None:
+        """Call the client's `drain` when the publisher is not congested any more."""
 
-    def await_name(self, client: "Client") -> None:
-        """Call the client's `expire_sign_on` if it has not signed on in time."""
+    def expect_name(self, client: "Client") -> None:
+        """Call the client's `expire_sign_on` if it does not sign on in time."""
 
-    def over(self, sid: SessionId) -> None:
-        """The client's connection is closed."""
+    def closed(self, client: "Client") -> None:
+        """Take note that the client's connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Client:
         self._input_end: str | None = None  # why nothing more comes, once that is so
         self._parting: str | None = None  # the reason of its end, once that is published
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        host.await_name(self)
+        host.expect_name(self)
 
     @property
     def sid(self) -> SessionId:
@@ -135,7 +135,7 @@ class Client:
         room = self._page.room(applied, self._received)
         if not room:
             self._connection.pause_reading()
-            self._host.await_applied(self)
+            self._host.drain_when_applied(self)
         return room
 
     def received(self, data: memoryview) -> None:
@@ -158,7 +158,7 @@ class Client:
     def closed(self) -> None:
         self._cancel_timers()
         self._part("connection lost")
-        self._host.over(self.sid)
+        self._host.closed(self)
 
     # --- what the fan-out tells
 
@@ -249,7 +249,7 @@ class Client:
             return
         if self._host.publisher.congested and not self._quiesced:
             self._connection.pause_reading()
-            self._host.await_relief(self)
+            self._host.drain_when_uncongested(self)
             return
         now = self._host.loop.time()
         allowance = Throttle.UNLIMITED if self._quiesced else self._throttle.allowance(now)

@@ -135,9 +135,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) -> None:
     # Imported here, since --help does not need them.
     with blame_system(BootError, "load the program"):
-        from mpchat.server.main.program import current_program, locate
-        from mpchat.server.main.supervisor import Launch, run_server
-        from mpchat.server.main.upgrade import read_handover
+        from mpchat.server.main.launch import run_server
+        from mpchat.server.main.supervisor import Launch
+        from mpchat.server.main.upgrade.handover import read_handover
+        from mpchat.server.main.upgrade.program import current_program, locate
 
     inherited = read_handover(given.inherit) if "inherit" in given else None
     program = current_program(os.environ)
@@ -152,8 +153,10 @@ def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) 
 def _try(config: Config, wanted: str) -> None:
     """Be the trial of an upgrade: start beside the running server, stop, and say that it worked. Raises MpchatError."""
     with blame_system(BootError, "load the program"):
-        from mpchat.server.main.supervisor import Launch, run_server
-        from mpchat.server.main.upgrade import FORMAT, TRIAL_PASSED
+        from mpchat.server.main.launch import run_server
+        from mpchat.server.main.supervisor import Launch
+        from mpchat.server.main.upgrade.handover import FORMAT
+        from mpchat.server.main.upgrade.trial import TRIAL_PASSED
 
     check_log_file(config.log_file)
     if wanted != FORMAT:

@@ -36,7 +36,7 @@ from mpchat.log.local.memory import MemoryLog
 from mpchat.server import control
 from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Released
 from mpchat.server.ledger import Ledger, Page, _Carry
-from mpchat.server.main.supervisor import Supervisor
+from mpchat.server.main.upgrade.upgrade import Upgrade
 from mpchat.server.main.workers.workerprocess import WorkerProcess
 from mpchat.server.main.workers.workforce import Workforce
 from mpchat.server.worker import outage, snapshots, worker
@@ -334,7 +334,7 @@ SEQUENCER: dict[str, Point] = {
 MAIN: dict[str, Point] = {
     "main-concludes": before(Workforce, "conclude"),
     "main-hears": before(WorkerProcess, "_hear", lambda ending, events: ending.concluded_at > 0),
-    "main-hands-over": before(Supervisor, "_hand_over"),
+    "main-hands-over": before(Upgrade, "_hand_over"),
 }
 
 

@@ -1,1 +1,1 @@
-"""The main process: the supervisor, the way in (`intake`), and the workers (`workers`). Starts in `supervisor`."""
+"""The main process. Starts in `launch`; `supervisor` runs the server, with `intake`, `workers` and `upgrade`."""

@@ -11,8 +11,7 @@ killed.
                              |   ^           (clients' input is published)  (clients are told)
              USR2, trial passed  failure
                              v   |
-                            PAUSING --all paused--> CONCLUDING --all ended, sequencer too--> the next program
-                            (clients' input is published)  (all stop at one record and give their clients back)
+                            UPGRADING --all have stopped at one record and ended--> the next program
 """
 
 import enum
@@ -20,33 +19,32 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mpchat import __version__
-from mpchat.config import FIXED, Config
-from mpchat.errors import BootError, ConfigError, MpchatError, ServeError, blame_system
+from mpchat.config import Config
+from mpchat.errors import BootError, MpchatError, ServeError, blame_system
 from mpchat.log.local.journal import Journal
-from mpchat.log.local.memory import journal_size
-from mpchat.log.port import LogAddress, LogError, Snapshot
-from mpchat.logs import reopen_log, report_lost_lines, set_log_level, start_logging
+from mpchat.log.port import LogAddress, Snapshot
+from mpchat.logs import reopen_log, report_lost_lines, set_log_level
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
 from mpchat.server.main.intake.acceptor import Acceptor
-from mpchat.server.main.intake.capacity import SLOTS, fit, plan_shape
+from mpchat.server.main.intake.capacity import SLOTS
 from mpchat.server.main.intake.listener import Listener
 from mpchat.server.main.orphans import is_first_process, reap_orphans
-from mpchat.server.main.program import Program
+from mpchat.server.main.reload import reread
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
-from mpchat.server.main.upgrade import Handover, Trial, execute
+from mpchat.server.main.upgrade.handover import Handover
+from mpchat.server.main.upgrade.program import Program
+from mpchat.server.main.upgrade.upgrade import Upgrade
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workers.placement import Mode
 from mpchat.server.main.workers.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
 from mpchat.server.main.workers.workforce import Workforce
 from mpchat.sharedmemory import find_substitute
-from mpchat.wire.registry import LINE
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +52,7 @@ log = logging.getLogger(__name__)
 class _Phase(enum.Enum):
     STARTING = enum.auto()
     SERVING = enum.auto()
-    PAUSING = enum.auto()
-    CONCLUDING = enum.auto()
+    UPGRADING = enum.auto()
     QUIESCING = enum.auto()
     STOPPING = enum.auto()
 
@@ -72,54 +69,6 @@ class Launch:
     """The program that takes over at USR2. Without one, USR2 does nothing."""
     trial: bool = False
     """Whether to end as soon as every worker is ready."""
-
-
-def run_server(config: Config, launch: Launch, inherited: Handover | None = None) -> None:
-    """Serve until told to stop. Raises an MpchatError.
-
-    `inherited` is what the previous program in this process has left.
-    """
-    # A server that has clients does not end because its log file cannot be opened.
-    start_logging("main", config.log_level, config.log_file, insist=inherited is None)
-    signals.reset_inherited()
-    if inherited is None:
-        listeners = [Listener(config.host, config.port, LINE)]
-        with blame_system(BootError, "get the memory for clients"):
-            ledger = Ledger(plan_shape(config))
-    else:
-        listeners = [Listener.inherit(*listener) for listener in inherited.listeners]
-        ledger = Ledger(inherited.shape, inherited.ledger)
-        config = _keep(config, inherited.address)
-    config = fit(config, ledger.shape)
-    try:
-        while True:
-            handover = _serve(config, launch, listeners, ledger, inherited)
-            if handover is None or launch.program is None:
-                return
-            execute(handover, launch.program)
-            # The new program could not be executed: this one goes on.
-            inherited = replace(handover, tried="")
-    finally:
-        ledger.close()
-        for listener in listeners:
-            listener.close()
-
-
-def _serve(
-    config: Config, launch: Launch, listeners: Sequence[Listener], ledger: Ledger, inherited: Handover | None
-) -> Handover | None:
-    """Serve until the server stops, or until the next program is to take over: then return what it needs."""
-    kind = BootError if inherited is None else ServeError
-    with blame_system(kind, "get the memory for the log"):
-        journal = Journal.make(journal_size())
-    try:
-        with blame_system(kind, "start"):
-            if inherited is not None:
-                journal.seed(inherited.snapshot, time.time_ns() // 1_000_000)
-            supervisor = Supervisor(config, launch, listeners, ledger, journal, inherited)
-        return supervisor.run()
-    finally:
-        journal.close()
 
 
 class Supervisor:
@@ -144,7 +93,6 @@ class Supervisor:
         self._acceptor = Acceptor(self._loop, listeners, ledger, config)
         self._workforce = Workforce(self._loop, config, ledger, self._supervision, self._acceptor.forget)
         self._placement = self._workforce.placement
-        self._journal = journal
         self._inherited = inherited
         self._sequencing = Sequencing(
             self._loop,
@@ -154,15 +102,20 @@ class Supervisor:
             on_started=self._sequencer_started,
             on_ended=self._workforce.disconnect,
         )
+        self._upgrade = Upgrade(
+            self._loop,
+            launch.program,
+            journal,
+            self._workforce,
+            self._supervision,
+            self._sequencing,
+            concluded=self._hand_over,
+            given_up=self._resume,
+        )
         self._is_first = is_first_process()
         self._phase = _Phase.STARTING
-        self._trial: Trial | None = None
-        self._tried = ""  # the version that has passed the last trial
-        self._upgrading = False  # the trial is passed: hand over as soon as no client or worker is moving
         self._stop_wanted = False  # TERM came while the program was being replaced
-        self._phase_by = float("inf")  # when the phase times out
-        self._concluded_at = 0  # the record at which the workers were told to stop
-        self._released = False  # whether the sequencer was told to end for the handover
+        self._stop_by = float("inf")  # when the phase of stopping times out
         self._at_once = False  # whether to end now, without telling anybody
         self._handover: Handover | None = None
 
@@ -199,13 +152,11 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait for events, or until something is due, and handle the events."""
-        deadlines = [self._phase_by, self._acceptor.deadline(), self._sequencing.deadline()]
+        deadlines = [self._stop_by, self._acceptor.deadline(), self._sequencing.deadline(), self._upgrade.deadline()]
         if self._phase in (_Phase.STARTING, _Phase.SERVING):
             deadlines.append(self._supervision.deadline(self._sequencing.is_up))
-        elif self._phase in (_Phase.PAUSING, _Phase.CONCLUDING):
+        elif self._phase is _Phase.UPGRADING:
             deadlines.append(self._supervision.deadline(may_start=False))
-        if self._trial is not None:
-            deadlines.append(self._trial.deadline)
         self._loop.wait(min(deadlines) - time.monotonic(), self._wake)
 
     def _wake(self) -> None:
@@ -217,8 +168,7 @@ class Supervisor:
     def _reconcile(self) -> None:
         """Do what is due, and take the next steps of the phase."""
         now = time.monotonic()
-        if self._trial is not None:
-            self._trial.check(now)
+        self._upgrade.check(now)
         self._sequencing.check(now)
         if self._is_first:
             reap_orphans(self._list_children())
@@ -234,22 +184,22 @@ class Supervisor:
                 if self._supervision.all_serving:
                     self._placement.even_out()
                 self._acceptor.watch(self._placement if self._placement.has_workers else None, now)
-                if self._upgrading and self._workforce.settled:
-                    self._pause()
-            case _Phase.PAUSING | _Phase.CONCLUDING:
-                self._prepare_handover(now)
+                if self._upgrade.waiting and self._workforce.settled:
+                    self._begin_upgrade(now)
+            case _Phase.UPGRADING:
+                self._upgrade.advance(now)
             case _Phase.QUIESCING:
-                if now >= self._phase_by or self._workforce.all_quiesced:
+                if now >= self._stop_by or self._workforce.all_quiesced:
                     self._publish_stop()
             case _Phase.STOPPING:
-                if now >= self._phase_by:
+                if now >= self._stop_by:
                     log.warning("stopping timed out: ending at once workers=%d", len(self._workforce.workers))
                     self._at_once = True
 
     def _list_children(self) -> set[int]:
         """The processes that main has started and will wait for by itself."""
-        children = {worker.pid for worker in self._workforce.workers.values()} | {self._sequencing.pid}
-        return children if self._trial is None else children | {self._trial.pid}
+        workers = (worker.pid for worker in self._workforce.workers.values())
+        return {*workers, self._sequencing.pid, self._upgrade.trial_pid}
 
     def _follow_plan(self, now: float) -> None:
         for action in self._supervision.plan(now, self._sequencing.is_up):
@@ -290,8 +240,8 @@ class Supervisor:
     def _sequencer_started(self, address: LogAddress) -> None:
         """A sequencer has come up, the first one or a replacement."""
         self._workforce.connect(address)
-        if self._phase in (_Phase.PAUSING, _Phase.CONCLUDING):
-            self._resume("the sequencer has ended")
+        if self._phase is _Phase.UPGRADING:
+            self._upgrade.give_up("the sequencer has ended")
 
     # --- signals
 
@@ -322,7 +272,7 @@ class Supervisor:
     def _replacing(self) -> bool:
         """Whether the clients are between the old program and the new one."""
         inheriting = self._inherited is not None and self._phase is _Phase.STARTING
-        return inheriting or self._phase in (_Phase.PAUSING, _Phase.CONCLUDING)
+        return inheriting or self._phase is _Phase.UPGRADING
 
     def _log_status(self) -> None:
         """Answer USR1: log what each process uses."""
@@ -336,12 +286,9 @@ class Supervisor:
         reopen_log()
         if not self._is_serving("reload"):
             return
-        try:
-            config = self._launch.reread()
-        except ConfigError as error:
-            log.error("reload rejected: nothing is changed reason=%s", error)
+        config = reread(self._launch.reread, self._config, self._ledger.shape)
+        if config is None:
             return
-        config = fit(_keep(config, {name: getattr(self._config, name) for name in FIXED}), self._ledger.shape)
         if config.workers == self._config.workers != self._supervision.wanted:
             log.warning("workers stay as TTIN and TTOU have set them count=%d", self._supervision.wanted)
         if not self._supervision.renewing:
@@ -366,7 +313,7 @@ class Supervisor:
             log.info("workers from now on count=%d", self._supervision.wanted)
 
     def _is_serving(self, what: str) -> bool:
-        serving = self._phase is _Phase.SERVING and not self._upgrading
+        serving = self._phase is _Phase.SERVING and not self._upgrade.waiting
         if not serving:
             log.warning("%s rejected reason=the server starts, stops or is upgraded", what)
         return serving
@@ -375,72 +322,25 @@ class Supervisor:
 
     def _try_upgrade(self) -> None:
         """Answer USR2: start the trial of the version that is installed now."""
-        program = self._launch.program
-        if self._trial is not None or program is None or not self._is_serving("upgrade"):
-            return
-        log.info("trying the version that is installed now running=%s", __version__)
-        try:
-            self._trial = Trial(self._loop, program, self._end_trial)
-        except OSError as error:
-            log.error("no upgrade reason=%s", error)
+        if self._upgrade.may_try and self._is_serving("upgrade"):
+            self._upgrade.try_program()
 
-    def _end_trial(self, trouble: str) -> None:
-        """Go on with the upgrade, unless there was trouble with the trial."""
-        assert self._trial is not None
-        self._tried, self._trial = self._trial.version, None
-        if trouble:
-            log.error("no upgrade reason=the version that is installed now fails its trial: %s", trouble)
-        else:
-            log.info("trial passed: upgrading old=%s new=%s", __version__, self._tried)
-            self._upgrading = True
-
-    def _pause(self) -> None:
+    def _begin_upgrade(self, now: float) -> None:
         """Stop accepting and reading. From here on, new connections and clients' input wait in the kernel."""
-        self._phase = _Phase.PAUSING
-        self._phase_by = time.monotonic() + self._config.drain_timeout
-        self._acceptor.watch(None, time.monotonic())
+        self._phase = _Phase.UPGRADING
+        self._acceptor.watch(None, now)
         self._placement.change(Mode.HOLDING)
-        self._workforce.pause()
+        self._upgrade.begin(now + self._config.drain_timeout)
 
-    def _prepare_handover(self, now: float) -> None:
-        """Take the next step towards the handover, or give the upgrade up."""
-        seq = self._workforce.paused_at
-        if now >= self._phase_by:
-            self._resume("the workers have timed out")
-        elif self._workforce.worker_lost:
-            self._resume("a worker has ended")
-        elif self._workforce.workers and self._supervision.is_silent(now):
-            self._resume("a worker does not answer")
-        elif self._phase is _Phase.PAUSING and seq is not None:
-            self._phase = _Phase.CONCLUDING
-            self._concluded_at = seq
-            self._workforce.conclude(seq)
-        elif self._phase is _Phase.CONCLUDING and not self._workforce.workers and not self._released:
-            self._released = True
-            self._sequencing.release(self._hand_over)
-
-    def _resume(self, why: str) -> None:
-        """Give the upgrade up: kill the workers, which pause, and have fresh ones take their clients over."""
-        log.error("no upgrade reason=%s", why)
-        self._phase, self._phase_by, self._upgrading = _Phase.SERVING, float("inf"), False
-        self._released = False
-        self._sequencing.resume()
-        self._workforce.kill_all()
+    def _resume(self) -> None:
+        """Serve again: the upgrade is given up."""
+        self._phase = _Phase.SERVING
         self._placement.change(Mode.OPEN)
         if self._stop_wanted:
             self._quiesce()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, snapshot: Snapshot) -> None:
         """Make the handover: all workers have stopped at one record and ended, and so has the sequencer."""
-        try:
-            # No snapshot is made of an empty log.
-            snapshot = self._journal.read_snapshot() if self._concluded_at else Snapshot(0, b"")
-        except LogError as error:
-            self._resume(str(error))
-            return
-        if snapshot.seq != self._concluded_at:
-            self._resume("there is no snapshot of the record at which the workers stopped")
-            return
         # From here on, signals wait for the next program.
         signals.block()
         if self._stop_wanted:
@@ -455,7 +355,7 @@ class Supervisor:
             workers_configured=self._config.workers,
             address={"host": self._config.host, "port": self._config.port},
             version=__version__,
-            tried=self._tried,
+            tried=self._upgrade.tried,
         )
 
     def _inherit(self, handover: Handover) -> None:
@@ -472,7 +372,7 @@ class Supervisor:
         """Stop accepting, and have everything published that clients have sent."""
         log.info("stopping")
         self._phase = _Phase.QUIESCING
-        self._phase_by = time.monotonic() + self._config.drain_timeout
+        self._stop_by = time.monotonic() + self._config.drain_timeout
         self._acceptor.stop()
         self._placement.change(Mode.CLOSING)
         self._workforce.quiesce()
@@ -485,19 +385,10 @@ class Supervisor:
 
     def _clean_up(self) -> None:
         """End all processes, however the server came to its end."""
-        if self._trial is not None:
-            self._trial.close()
+        self._upgrade.close()
         self._workforce.clean_up()
         self._sequencing.stop()
         self._loop.close()
-
-
-def _keep(config: Config, fixed: Mapping[str, Any]) -> Config:
-    """Return `config` with the values in `fixed`, which cannot change any more."""
-    changed = [name for name, value in fixed.items() if getattr(config, name) != value]
-    if changed:
-        log.warning("cannot be changed while the server runs options=%s", ",".join(changed))
-    return replace(config, **fixed)
 
 
 def _log_replaced(handover: Handover) -> None:

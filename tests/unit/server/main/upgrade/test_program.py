@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpchat.server.main.program import Program, current_folder, current_program, locate, make_command
+from mpchat.server.main.upgrade.program import Program, current_folder, current_program, locate, make_command
 
 PYTHON = "/releases/1/bin/python"
 

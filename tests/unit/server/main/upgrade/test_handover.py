@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from mpchat.errors import ServeError
 from mpchat.log.port import Snapshot
 from mpchat.server.ledger import Shape
-from mpchat.server.main import upgrade
 from mpchat.server.main.connection import Held
-from mpchat.server.main.upgrade import Handover, read_handover
+from mpchat.server.main.upgrade import handover as written
+from mpchat.server.main.upgrade.handover import Handover, read_handover
 from mpchat.sharedmemory import make_memory
 
 numbers = st.integers(0, 1 << 30)
@@ -40,8 +40,8 @@ handovers = st.builds(
 @given(handovers)
 def test_a_handover_is_read_as_it_was_written(handover: Handover) -> None:
     snapshot = make_memory(0, "snapshot")
-    upgrade._write(snapshot, handover.snapshot.blob)
-    assert upgrade._unpack(json.loads(json.dumps(upgrade._pack(handover, snapshot)))) == handover
+    written._write(snapshot, handover.snapshot.blob)
+    assert written._unpack(json.loads(json.dumps(written._pack(handover, snapshot)))) == handover
 
 
 @given(handovers)
@@ -51,10 +51,10 @@ def test_every_descriptor_is_passed_on(handover: Handover) -> None:
     assert sorted(handover.descriptors) == sorted([*descriptors, *handover.ledger, *clients])
 
 
-@pytest.mark.parametrize("left", [b"", b"[]", b'{"format": "2.1.1"}', json.dumps({"format": upgrade.FORMAT}).encode()])
+@pytest.mark.parametrize("left", [b"", b"[]", b'{"format": "2.1.1"}', json.dumps({"format": written.FORMAT}).encode()])
 def test_another_format_is_an_error(left: bytes) -> None:
     descriptor = make_memory(0, "handover")
-    upgrade._write(descriptor, left)
+    written._write(descriptor, left)
     with pytest.raises(ServeError, match="handover"):
         read_handover(descriptor)
     os.close(descriptor)

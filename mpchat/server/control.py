@@ -1,9 +1,9 @@
-"""What main and a worker say to each other, and the channel that carries it together with descriptors.
+"""The messages between main and a worker, and the channel that carries them together with descriptors.
 
-Owns the messages and one end of a duplex Pipe. Promises: messages arrive whole and in order; a descriptor arrives with
-its message; nothing here ever waits for the other side, which may be stopped: what its buffer does not take stays in
-the outbox. A message is a single write of less than MESSAGE_MOST bytes, so that the other end never sees a part of one,
-whatever happens to the writer in between (unix(7): a write is queued as one buffer up to 32 KiB).
+Owns the messages and one end of a duplex Pipe. Promises that messages arrive whole and in order, and a descriptor with
+its message; and that nothing here waits for the other side, which may be stopped: what its buffer does not take stays
+in the outbox. A message is one write of less than MESSAGE_MOST bytes, so that the other side never sees a part of one,
+even if the writer is killed (unix(7): a write of up to 32 KiB is queued as one buffer).
 """
 
 import select
@@ -26,16 +26,16 @@ T = TypeVar("T")
 MESSAGE_MOST = 16 << 10
 
 HANDOFF_MOST = 100
-"""Clients handed over in one message. The kernel takes 253 descriptors at once (SCM_MAX_FD); this keeps the message,
-with an id and an address for each, within MESSAGE_MOST."""
+"""Clients in one HandOff. The kernel takes 253 descriptors at once (SCM_MAX_FD). With an id and an address for each
+client, this number keeps the message within MESSAGE_MOST."""
 
 SIDS_MOST = 256
 """Session ids in one message."""
 
 
 NO_LOG = 75
-"""Exit code of a worker that could not come up since the sequencer was gone: not its own fault (sysexits.h,
-EX_TEMPFAIL)."""
+"""Exit code of a worker that did not come up because the sequencer was gone, which is no failure of the worker
+(sysexits.h, EX_TEMPFAIL)."""
 
 
 class ChannelClosed(MpchatError):
@@ -43,8 +43,8 @@ class ChannelClosed(MpchatError):
 
 
 class Handed(NamedTuple):
-    """A client as main hands it over. `page` is its page of the ledger; `dialect` the id of what it speaks
-    (`wire.registry`); `epoch` counts the workers that had it before."""
+    """A client as main hands it over. `page`: its page of the ledger. `dialect`: the id of the dialect that it speaks
+    (`wire.registry`). `epoch`: how many workers had it before."""
 
     sid: SessionId
     address: str
@@ -58,7 +58,10 @@ class Handed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HandOff:
-    """These clients are yours; as many descriptors come with it. Answered with Received. `more` come right behind."""
+    """Serve these clients. As many descriptors come with the message. Answered with Received.
+
+    `more`: another HandOff follows, whose clients belong together with these.
+    """
 
     clients: tuple[Handed, ...]
     more: bool = False
@@ -66,9 +69,9 @@ class HandOff:
 
 @dataclass(frozen=True, slots=True)
 class EndSessions:
-    """End these sessions in the log: the worker that had them is dead. Answered with Closed, once that is applied.
+    """End these sessions of a dead worker in the log. Answered with Closed when that is applied.
 
-    Each comes with the epoch that it would have had with the next worker, so that no entry of an earlier epoch counts.
+    Each comes with the epoch that it would have had with its next worker: entries of earlier epochs do not count then.
     """
 
     sessions: tuple[tuple[SessionId, int], ...]
@@ -77,7 +80,7 @@ class EndSessions:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give these clients back. Answered with Released, when what they have sent has come back from the log."""
+    """Give these clients back. Answered with Released when all that they sent is applied."""
 
     sids: tuple[SessionId, ...]
 
@@ -89,12 +92,12 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """As Quiesce, and then apply no more of the log; answer Paused."""
+    """As Quiesce, and then apply no more of the log. Answered with Paused instead of Quiesced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conclude:
-    """After Pause: apply the log up to `seq`, exactly, put a snapshot of it if asked to, then as Retire."""
+    """After Pause: apply the log up to exactly `seq`, put a snapshot of it if asked to, then do as for Retire."""
 
     seq: int
     snapshot: bool
@@ -102,19 +105,19 @@ class Conclude:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """There is a new sequencer, here: read on from it, and publish again what was not answered."""
+    """Connect to the new sequencer at this address, read on, and publish again what was not answered."""
 
     address: LogAddress
 
 
 @dataclass(frozen=True, slots=True)
 class Quiesce:
-    """Stop reading clients; answer Quiesced when all that they sent has come back from the log."""
+    """Stop reading clients. Answered with Quiesced when all that they sent is applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Say in the log that the server stops. Every worker then says goodbye to its clients, and ends."""
+    """Publish that the server stops. When that is applied, every worker finishes its clients and ends."""
 
     reason: str
 
@@ -124,7 +127,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The replica has read the log to its end; clients can come."""
+    """The replica has applied the log to its end, so clients can come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +137,22 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One HandOff has been taken; the next one can come."""
+    """A HandOff has been taken, so the next one can come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """These sessions are over: their connections are closed, and the log says so."""
+    """These sessions have ended: their connections are closed, and their ends are applied."""
 
     sids: tuple[SessionId, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """These clients are nobody's now: our descriptors are closed, and their pages of the ledger say the rest. `last`:
-    the Release is done with; who is missing is closed, or about to be."""
+    """No worker has these clients now: the worker's descriptors are closed, and the ledger has what the next one needs.
+
+    `last`: the Release or Retire is done. A client of it that was not given back is closed, or about to be.
+    """
 
     sids: tuple[SessionId, ...]
     last: bool
@@ -167,7 +172,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Unlinked:
-    """The links to the log are broken: where is the sequencer?"""
+    """The links to the log are broken. Answered with Reconnect when there is a sequencer."""
 
 
 ToWorker = HandOff | EndSessions | Release | Retire | Pause | Conclude | Reconnect | Quiesce | Stop
@@ -175,11 +180,12 @@ ToMain = Ready | Beat | Received | Closed | Released | Quiesced | Paused | Unlin
 
 
 class Channel:
-    """One end of the way between main and a worker. Both sides watch `fileno()`, and pump while `backlog` says so."""
+    """One end of the channel. Watch `fileno()`: call `receive` when it is readable, and, while there is a `backlog`,
+    `pump` when it is writable."""
 
     def __init__(self, pipe: "Connection[Any, Any]") -> None:
         self._pipe = pipe
-        # The same socket once more: multiprocessing.reduction sends descriptors over a socket, not a Connection.
+        # The same socket again: multiprocessing.reduction sends descriptors over a socket, not a Connection.
         self._socket = socket.fromfd(pipe.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
         self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
 
@@ -188,12 +194,14 @@ class Channel:
 
     @property
     def backlog(self) -> int:
-        """How many messages wait for the other side to read."""
+        """How many messages wait for room."""
         return len(self._outbox)
 
     def post(self, message: ToWorker | ToMain, descriptors: Sequence[int] = ()) -> None:
-        """Send `message` behind all that were posted before, as soon as there is room. The descriptors must stay open
-        until it is sent (`backlog` is 0). Raises ChannelClosed."""
+        """Send `message` after all that were posted before, as soon as there is room. Raises ChannelClosed.
+
+        The descriptors must stay open until it is sent (`backlog` is 0).
+        """
         data = bytes(ForkingPickler.dumps(message))
         if len(data) >= MESSAGE_MOST:
             raise ValueError(f"a control message of {len(data)} bytes")
@@ -201,7 +209,7 @@ class Channel:
         self.pump()
 
     def pump(self) -> None:
-        """Send what there is room for. Raises ChannelClosed."""
+        """Send the messages that there is room for. Raises ChannelClosed."""
         try:
             while self._outbox and self._has_room():
                 data, descriptors = self._outbox.popleft()
@@ -212,8 +220,8 @@ class Channel:
             raise ChannelClosed(f"the control channel is closed: {error!r}") from error
 
     def receive(self) -> tuple[Any, list[int]]:
-        """The next message and its descriptors, which now belong to the caller. Call it when readable. Raises
-        ChannelClosed."""
+        """Return the next message and its descriptors, which then belong to the caller. To be called when readable.
+        Raises ChannelClosed."""
         try:
             message = self._pipe.recv()
             descriptors = self._receive_descriptors(len(message.clients)) if isinstance(message, HandOff) else []
@@ -222,7 +230,7 @@ class Channel:
         return message, descriptors
 
     def readable(self) -> bool:
-        """Whether there is a message, or the other side has gone."""
+        """Return whether there is a message, or the other side has gone."""
         return self._pipe.poll()
 
     def close(self) -> None:
@@ -233,14 +241,17 @@ class Channel:
         return [int(descriptor) for descriptor in array("i", reduction.recvfds(self._socket, count))]
 
     def _has_room(self) -> bool:
-        """Whether a whole message and its descriptors fit: a Unix stream socket polls writable only while at most a
-        quarter of its send buffer is used (unix_writable() in net/unix/af_unix.c), and that is 208 KiB by default."""
+        """Return whether a whole message and its descriptors fit.
+
+        A Unix stream socket polls writable only while at most a quarter of its send buffer is used (unix_writable() in
+        net/unix/af_unix.c). The buffer has 208 KiB by default.
+        """
         poll = select.poll()
         poll.register(self._pipe.fileno(), select.POLLOUT)
         return any(events & select.POLLOUT for _, events in poll.poll(0))
 
 
 def in_chunks(items: Sequence[T]) -> Iterator[tuple[T, ...]]:
-    """Session ids, or what is as small, in messages' worth."""
+    """Yield session ids, or items of that size, in chunks that fit into a message."""
     for start in range(0, len(items), SIDS_MOST):
         yield tuple(items[start : start + SIDS_MOST])

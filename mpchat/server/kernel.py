@@ -1,8 +1,9 @@
-"""What the kernel knows of a TCP connection: how far the process that has it, dead or alive, got in both directions.
+"""What the kernel knows of a TCP connection: how many bytes the process that has it, dead or alive, received and sent.
 
 Owns the numbers of Linux's interface and nothing else. Sources: struct tcp_info in include/uapi/linux/tcp.h
 (`tcpi_state` at 0, `tcpi_bytes_acked` at 120, `tcpi_bytes_received` at 128, since Linux 4.1), tcp(7) and ioctl_tty(2)
-for SIOCINQ, which is FIONREAD, and SIOCOUTQ. Where they are missing, `AVAILABLE` is false, and a crash disconnects.
+for SIOCINQ, which is FIONREAD, and SIOCOUTQ. On other systems `AVAILABLE` is false, and the clients of a worker that
+dies are disconnected.
 """
 
 import errno
@@ -26,16 +27,16 @@ _CLOSE = 7
 _CLOSE_WAIT = 8
 
 READS = 100
-"""How often the counters are read until two reads agree. They change only when an acknowledgement arrives in
-between."""
+"""How often to read the counters until two reads agree. They differ only if an acknowledgement arrives in between."""
 
 
 class Progress(NamedTuple):
-    """How far a connection got, in bytes since it began.
+    """How far a connection has come, in bytes since it began.
 
-    `consumed`: taken out of the kernel by receives. `written`: taken by the kernel in sends, whether or not they have
-    arrived. `writable`: our side of the stream is still open. `reset`: the connection broke before the peer had ended
-    its side. Not `exact`: nothing tells any more whether it had, and `consumed` may count that end as a byte.
+    `consumed`: bytes that were received from the kernel. `written`: bytes that the kernel has taken in sends, arrived
+    or not. `writable`: whether our side of the stream is still open. `reset`: whether the connection broke before the
+    peer had ended its side. If not `exact`, it is unknown whether the peer had, and `consumed` may count that end as a
+    byte.
     """
 
     consumed: int
@@ -46,9 +47,9 @@ class Progress(NamedTuple):
 
 
 def read_progress(connection: socket.socket) -> Progress:
-    """Ask the kernel. Nobody may receive or send on the connection meanwhile. Raises OSError where it cannot be asked.
+    """Ask the kernel. No process may receive or send on the connection meanwhile. Raises OSError if it does not say.
 
-    The error of a broken connection is taken: who reads on there is told of its end only, and `reset` says the rest.
+    This takes the pending error of a broken connection. Later reads only see its end; `reset` says that it broke.
     """
     for _ in range(READS):
         before = _read_counters(connection)
@@ -58,11 +59,11 @@ def read_progress(connection: socket.socket) -> Progress:
         if before == after:
             break
     else:
-        raise OSError("the counters of a connection do not come to rest")
+        raise OSError("the counters of a connection do not stop changing")
     state, acked, received = after
     # The end of the peer's stream counts as a byte received, but not as one to read. After a reset the state does not
-    # say whether it had come, but the error does (tcp_reset() in net/ipv4/tcp_input.c): EPIPE if so. An error is told
-    # once, and the dead worker may have been told.
+    # say whether that end had come. The error does: it is EPIPE if so (tcp_reset() in net/ipv4/tcp_input.c). But an
+    # error is reported once, perhaps to the dead worker.
     error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if state == _CLOSE else 0
     ended = state == _CLOSE_WAIT or error == errno.EPIPE
     writable = state in (_ESTABLISHED, _CLOSE_WAIT)

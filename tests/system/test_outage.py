@@ -179,11 +179,11 @@ class Scene:
     def outage(self) -> Iterator[None]:
         """An outage in which all workers tell their clients; those that end at a fault point begin to. Alice says
         "before" before that, and "behind" after it; this happens in between."""
-        told = sum("clients are told" in line for line in list(self.server.stderr))
+        told = sum("clients told of the outage" in line for line in list(self.server.stderr))
         with self.stage.outage():
             self.alice.say("before")
             self._guests.append(self.server.connect())
-            self.server.expect_log("clients are told", count=told + WORKERS)
+            self.server.expect_log("clients told of the outage", count=told + WORKERS)
             self._guests.append(self.server.connect())
             yield
             self.alice.say("behind")
@@ -251,9 +251,9 @@ def test_a_notice_that_nobody_reads_outlives_one_worker_after_the_other(stage: S
     with scene.outage():
         kill_worker_of(stage.server, scene.slow)
     for _ in range(3):
-        carried_on = sum("carrying on with" in line for line in list(stage.server.stderr))
+        carried_on = sum("clients carried on" in line for line in list(stage.server.stderr))
         kill_worker_of(stage.server, scene.slow)
-        stage.server.expect_log("carrying on with", count=carried_on + 1)
+        stage.server.expect_log("clients carried on", count=carried_on + 1)
     scene.check(told=4)
 
 

@@ -1,1 +1,1 @@
-"""A worker, and all that only a worker has: begins in `worker`."""
+"""The worker process. Starts in `worker`."""

@@ -151,11 +151,11 @@ class Worker:
             self._lose_log(error)
             return
         if isinstance(error, ChannelClosed):
-            log.error("main is gone")
+            log.error("worker ends reason=main is gone")
         elif isinstance(error, MpchatError):
-            log.error("%s: %s", type(error).__name__, error)
+            log.error("worker ends error=%s reason=%s", type(error).__name__, error)
         else:
-            log.error("a fault of ours", exc_info=error)
+            log.error("worker ends after an internal error", exc_info=error)
         self._exit_code = 1
         self.loop.stop()
 
@@ -204,7 +204,7 @@ class Worker:
         """The sequencer is gone: nothing comes and nothing goes until main has started another."""
         if self._connected:
             self._connected = False
-            log.warning("%s", error)
+            log.warning("log lost reason=%s", error)
             self._main.post(Unlinked())
         self._outage.begin()
         self._unlink()
@@ -225,7 +225,7 @@ class Worker:
             self._publisher.connect(address.open_link(f"{self._name} publishes", RECONNECT_SECONDS))
             self._errands.connect(address.open_link(f"{self._name} has errands", RECONNECT_SECONDS))
         except LogLost as error:
-            log.debug("%s", error)
+            log.debug("log lost again reason=%s", error)
             self._outage.begin()
             self._unlink()
             self._main.post(Unlinked())
@@ -237,7 +237,7 @@ class Worker:
         """Tell all clients that nothing is delivered; not in the middle of a record, where no mark can be written."""
         if not self._reader.between_records:
             return False
-        log.warning("the log is still lost: clients are told, clients=%d", len(self._roster))
+        log.warning("clients told of the outage clients=%d", len(self._roster))
         self._sweep.notify(self._roster.clients)
         return True
 
@@ -272,7 +272,7 @@ def run_worker(config: Config, slot: int, pipe: "Pipe[Any, Any]", address: LogAd
     try:
         return Worker(config, Channel(pipe), address, ledger, slot).run()
     except (LogError, ChannelClosed) as error:
-        log.error("%s: %s", type(error).__name__, error)
+        log.error("worker not started error=%s reason=%s", type(error).__name__, error)
         return NO_LOG if isinstance(error, LogLost) else 1
 
 

@@ -1,1 +1,1 @@
-"""The way in: from a client's socket to the log."""
+"""From a client's socket to the log. Starts in `connection`."""

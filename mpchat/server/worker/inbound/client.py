@@ -1,15 +1,15 @@
 """One client of this worker: from the bytes it sends to entries in the log, and back to its connection.
 
-Owns the client's framing, throttle and timers. Promises: what the client has sent is published in order, whole lines
-only; over its rate it is read later, never dropped; when it ends its side, all that it sent is published first, then
-its end. Never decides what comes of an entry: that comes back from the log, through the fan-out, as bytes to `send`.
+Owns the client's framing, throttle and timers. Promises to publish what the client sends in order and in whole frames;
+to read a client that is over its rate later, and never to drop its input; and to publish all that a client sent before
+it publishes the client's end. Never decides what becomes of an entry: that comes back from the log, through the
+fan-out, as bytes to `send`.
 
-Reading pauses while the client is over its rate, while the publisher is congested, and while the ring is full. Then the
-client's own full window holds it up; here waits at most one ring.
+Reading pauses while the client is over its rate, while the publisher is congested, and while the ring is full. The
+client is then held up by its own full window, and at most one ring of its input waits here.
 
-A client can be carried on by another worker when this one dies, so it leaves in its page of the ledger what that one
-needs: input stays in the ring until the log has applied it, and `mark` says now and then how far its output was
-written.
+Another worker can carry the client on when this one dies. What that worker needs is in the client's page of the ledger:
+input stays in the ring until the log has applied it, and `mark` notes now and then how far the output was written.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to carry on with a client: positions in its two streams, and the framing's mode (see `Framing.modes`)."""
+    """Where to begin with a client: positions in its two streams in bytes, and the framing's mode (`Framing.modes`)."""
 
     input: int = 0
     output: int = 0
@@ -70,8 +70,8 @@ class Client:
     """A `connection.Receiver` and a `fanout.Sink`. Call `open` or `carry_on` first."""
 
     __slots__ = (
-        "_bulky", "_connection", "_dialect", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output",
-        "_page", "_parting", "_published", "_quiesced", "_received", "_throttle", "_timers",
+        "_bulky", "_connection", "_dialect", "_end_reason", "_framing", "_handed", "_host", "_input_end", "_next_mark",
+        "_output", "_page", "_published", "_quiesced", "_received", "_throttle", "_timers",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
@@ -87,9 +87,9 @@ class Client:
         self._output = start.output  # of the whole session, with what waits to be sent
         self._next_mark: Mark | None = None
         self._quiesced = False
-        self._bulky = False  # it sends much at a time
-        self._input_end: str | None = None  # why nothing more comes, once that is so
-        self._parting: str | None = None  # the reason of its end, once that is published
+        self._bulky = False  # whether it sends much at a time
+        self._input_end: str | None = None  # why no more input comes, once none does
+        self._end_reason: str | None = None  # why the session ends, once that is published
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         host.expect_name(self)
 
@@ -102,15 +102,15 @@ class Client:
         return self._dialect
 
     def open(self) -> None:
-        """The client is new: tell the log, and listen."""
+        """Begin to serve a new client: publish that it is here, and read it."""
         handed = self._handed
         self._host.publisher.add([Opened(handed.sid, handed.address, handed.epoch, handed.dialect)])
         self._connection.resume_reading()
 
     def carry_on(self, unsent: bytes, unapplied: bytes) -> None:
-        """Another worker had the client: send what that one did not, and take up what it had received."""
+        """Go on with a client that another worker had: send `unsent`, parse `unapplied`, which that worker received."""
         if unsent:
-            # It is counted in the output position already.
+            # The output position that this client was made with includes it.
             self._connection.send_carried(unsent)
         if unapplied:
             self._take(unapplied)
@@ -118,15 +118,15 @@ class Client:
             self.drain()
 
     def mute(self, reset: bool) -> None:
-        """The connection broke (`reset`), or can only be read any more, while nobody had it: hear the last of it."""
+        """Send no more: while no worker had the connection, it broke (`reset`), or our side of it was closed."""
         self._connection.mute(reset)
 
     def lose(self, reason: str) -> None:
-        """The client cannot be carried on with: its output would have a gap."""
-        self._part(reason)
+        """Disconnect a client that cannot be carried on, since its output would have a gap."""
+        self._end_session(reason)
         self._connection.abort()
 
-    # --- what the connection tells
+    # --- what the connection calls (connection.Receiver)
 
     def room(self) -> memoryview:
         applied = self._host.applied_position(self.sid)
@@ -152,15 +152,15 @@ class Client:
             self._fail()
 
     def overflowed(self) -> None:
-        log.warning("session %s: send queue exceeded", self.sid.hex())
-        self._part("send queue exceeded")
+        log.warning("send queue exceeded session=%s", self.sid.hex())
+        self._end_session("send queue exceeded")
 
     def closed(self) -> None:
         self._cancel_timers()
-        self._part("connection lost")
+        self._end_session("connection lost")
         self._host.closed(self)
 
-    # --- what the fan-out tells
+    # --- what the fan-out calls (fanout.Sink)
 
     def send(self, block: bytes) -> None:
         self._output += len(block)
@@ -168,38 +168,40 @@ class Client:
 
     def finish(self) -> None:
         self._cancel_timers()
-        self._parting = self._parting or ""
+        self._end_reason = self._end_reason or ""
         self._connection.finish()
 
-    # --- what the worker tells
+    # --- what the worker calls
 
     def drain(self) -> None:
-        """Publish what the client has sent, as far as its rate and the publisher allow."""
+        """Publish what the client has sent, as far as its rate and the publisher allow, and read on if they do."""
         try:
             self._drain()
         except Exception:  # noqa: BLE001 - see _take()
             self._fail()
 
     def expire_sign_on(self) -> None:
-        """It has not answered the question for its name in time."""
-        self._part(f"no name within {self._host.config.sign_on_timeout:g} s")
+        """End the session of a client that has given no name in time."""
+        self._end_session(f"no name within {self._host.config.sign_on_timeout:g} s")
 
     def quiesce(self) -> None:
-        """Publish all that was received, whatever the rate, and read no more."""
+        """Stop reading for good, and publish all that was received, whatever the rate."""
         self._quiesced = True
         self._connection.pause_reading()
         self.drain()
 
     def release(self, seq: int) -> None:
-        """Let go of the client: what records up to `seq` gave it has been handed to `send`, and what it sent and was
-        published has been applied. Its page says all that who has it next needs to know."""
+        """Let go of the client, and note in its page all that its next worker needs.
+
+        All output of records up to `seq` must have been handed to `send`, and all published input must be applied.
+        """
         self._cancel_timers()
         self._page.release(seq, self._output, self._connection.release())
 
     def mark(self, seq: int) -> bool:
-        """What records up to `seq` gave the client has been handed to `send`: say so in its page, if it is written.
+        """Write a mark into the page: all output of records up to `seq`, which was handed to `send`, is written.
 
-        False when some of it waits; then the page says as much as is true, and that the client is behind.
+        Return False if some of it still waits. The page then has an older mark, and says that the client is behind.
         """
         written = self._output - self._connection.queued
         if written == self._output:
@@ -216,16 +218,16 @@ class Client:
         return False
 
     def notify(self, seq: int) -> bool:
-        """Send the client the notice of an outage, which is not in the log, behind what records up to `seq` gave it. As
-        `mark`, say whether its page has a mark behind all of that.
+        """Send the notice of an outage, which is not in the log, behind the output of records up to `seq`.
 
-        Not sent: to whom nothing can be sent any more; what would overflow the send queue; and a second notice while a
-        mark behind the first one waits to be written, since then the client does not read what it is sent.
+        Return, as `mark` does, whether the page has a mark behind all of that. The notice is not sent to a client that
+        nothing can be sent to; not if it would overflow the send queue; and not while the mark behind an earlier notice
+        is still to be written, since the client does not read then.
         """
         notice = encode_notice(self._dialect)
         if self._connection.spare < len(notice):
             return True
-        # Fresh, since the worker's mark for all will not hold for the client until it has one behind the notice.
+        # The worker's mark for all does not hold for the client until it has a mark behind the notice.
         marked = self.mark(seq)
         if self._page.read_notice() is not None:
             return marked
@@ -241,11 +243,11 @@ class Client:
             self._page.received = self._received
             self._framing.receive(data, self._host.loop.time())
             self._drain()
-        except Exception:  # noqa: BLE001 - a fault of ours that one client's bytes bring out may cost that client only
+        except Exception:  # noqa: BLE001 - a bug that one client's bytes trigger may cost that client only
             self._fail()
 
     def _drain(self) -> None:
-        if self._parting is not None:
+        if self._end_reason is not None:
             return
         if self._host.publisher.congested and not self._quiesced:
             self._connection.pause_reading()
@@ -258,12 +260,12 @@ class Client:
             self._connection.pause_reading()
             self._set_timer(self.drain, self._throttle.ready_at(now))
         elif self._input_end is not None:
-            self._part(self._input_end)
+            self._end_session(self._input_end)
         else:
             self._await_more()
 
     def _publish(self, allowance: int) -> int:
-        """Publish at most `allowance` of the messages that are complete; give how many."""
+        """Publish up to `allowance` of the frames that are complete, and return how many."""
         frames = self._framing.take(allowance)
         if frames and not self._quiesced:
             self._throttle.spend(len(frames))
@@ -273,7 +275,7 @@ class Client:
         return len(frames)
 
     def _read(self, frames: list[Frame]) -> list[Input]:
-        """The entries of `frames`; and one for what was skipped, when the ring would fill up with it."""
+        """Return the entries for `frames`, and one for skipped input if that would otherwise fill the ring."""
         epoch = self._handed.epoch
         within, last = self._framing.modes
         entries: list[Input] = []
@@ -305,17 +307,17 @@ class Client:
         except Exception:  # noqa: BLE001 - see _take()
             self._fail()
 
-    def _part(self, reason: str) -> None:
-        """Say in the log that the session ends. Its connection ends when that has come back, or has already."""
-        if self._parting is None:
-            self._parting = reason
-            # Nothing that still comes counts, so it need not wait here either.
+    def _end_session(self, reason: str) -> None:
+        """Publish that the session ends. If its connection has not ended, it does when that comes back from the log."""
+        if self._end_reason is None:
+            self._end_reason = reason
+            # The log ignores input that comes after this.
             self._connection.pause_reading()
             self._host.publisher.add([Ended(self.sid, reason, self._handed.epoch)])
 
     def _fail(self) -> None:
-        log.exception("session %s: a fault of ours ends it", self.sid.hex())
-        self._part("internal error")
+        log.exception("session ended after an internal error session=%s", self.sid.hex())
+        self._end_session("internal error")
 
     def _set_timer(self, callback: Callable[[], None], when: float) -> None:
         timer = self._timers.get(callback)

@@ -1,25 +1,25 @@
-"""One client's socket in the worker that has it: bytes in, bytes out, and an end in good order.
+"""One client's socket in the worker that has it: bytes in, bytes out, and an orderly end.
 
-Owns the descriptor, the send queue and the linger. Knows nothing of messages: what is received goes to a `Receiver`.
+Owns the descriptor, the send queue and the linger. Knows nothing of messages: received bytes go to a `Receiver`.
 
 The contract:
 
-* `send` MUST never block, and MUST keep the order of its calls. What the kernel does not take waits in the send queue;
-  when more than `sendq` bytes wait, the receiver is told once (`overflowed`) and the connection is aborted: a slow
-  client is cut off, never waited for.
-* Reading MUST stop while `pause_reading` holds: then the client is held up by its own full window, not our memory.
-* `finish` MUST write what waits before it ends the stream, and MUST NOT let the kernel throw it away: closing a socket
-  with unread input sends a reset, which can overtake output (RFC 2525, 2.17). So it reads and drops what still comes,
-  sends the end of the stream (SHUT_WR) behind the last output, and waits until the peer ends too, for LINGER seconds at
-  most.
-* What a client sent before it broke the connection MUST still be received: a client that closes with output of ours
-  unread makes its kernel send a reset, and our next write fails while its last lines wait to be read. So a failing
-  write only mutes the connection; a failing or ended read is told (`ended`), and the end comes by `finish` or `abort`.
-* `closed` MUST be called exactly once, last, after `finish` or `abort`; and never after `release`. Main keeps a
-  duplicate of the descriptor: the stream is ended by shutdown or reset, not by our close.
+* `send` MUST never block, and MUST keep the order of its calls. What the kernel does not take waits in the send queue.
+  When more than `sendq` bytes wait, the receiver is told once (`overflowed`) and the connection is aborted: a slow
+  client is disconnected, never waited for.
+* Reading MUST stop after `pause_reading`: the client is then held up by its own full window, and costs no memory here.
+* `finish` MUST write what waits before it ends the stream, and MUST NOT let the kernel discard it. Closing with
+  unread input sends a reset, which can overtake output (RFC 2525, 2.17). So `finish` reads and drops what still comes,
+  sends the end of the stream (SHUT_WR) behind the last output, and waits up to LINGER seconds for the peer to end too.
+* What a client sent before it broke the connection MUST still be received. A client that closes while it has output of
+  ours unread makes its kernel send a reset, and our next write fails while its last lines wait to be read. So a failed
+  write only mutes the connection. A failed or ended read is reported (`ended`), and the end comes by `finish` or
+  `abort`.
+* `closed` MUST be called exactly once, last, after `finish` or `abort`, and never after `release`. Main keeps a
+  duplicate of the descriptor, so shutdown or reset ends the stream, not our close.
 
-We watch the socket with `add_reader` and `add_writer` and not through an asyncio transport: a transport cannot give its
-socket away, which a hand-off to another worker needs, and does not say how much of its output the kernel has taken.
+The socket is watched with `add_reader` and `add_writer` and not through an asyncio transport. A transport cannot give
+its socket away, which a hand-off to another worker needs, and does not say how much output the kernel has taken.
 """
 
 import asyncio
@@ -29,35 +29,35 @@ import struct
 from typing import Protocol
 
 DROP_MOST = 1 << 16
-"""Bytes received at once when they are to be dropped."""
+"""Bytes to receive at once in order to drop them."""
 
 SEND_MOST = 1 << 18
-"""Bytes given to the kernel at once from the send queue, in up to SEND_PARTS parts (IOV_MAX is 1024 on Linux)."""
+"""Bytes to give to the kernel at once from the send queue, in up to SEND_PARTS parts (IOV_MAX is 1024 on Linux)."""
 SEND_PARTS = 256
 
 LINGER = 2.0
-"""Seconds that a peer is given to end its side after we have ended ours."""
+"""Seconds that a peer has to end its side after we have ended ours."""
 
 FINISH_WAIT = 10.0
-"""Seconds that a client is given to take the last of its output."""
+"""Seconds that a client has to take the last of its output."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 
 class Receiver(Protocol):
-    """Whom a connection tells what happens to it."""
+    """Is told what happens to a connection."""
 
     def room(self) -> memoryview:
-        """Where to receive into. Empty: nowhere; then reading has been paused."""
+        """Return where to receive into. If it is empty, reading has been paused."""
 
     def received(self, data: memoryview) -> None:
-        """Bytes have come, at the start of the room."""
+        """Take these bytes, which are at the start of the room."""
 
     def ended(self, reset: bool) -> None:
-        """Nothing more will come: the peer has ended its side, or (reset) broken the connection."""
+        """No more input comes: the peer has ended its side, or (`reset`) broken the connection."""
 
     def overflowed(self) -> None:
-        """More than the send queue holds waits for this client; the connection is being aborted."""
+        """The send queue is full, and the connection is about to be aborted."""
 
     def closed(self) -> None:
         """The connection is over and its descriptor is closed."""
@@ -65,9 +65,9 @@ class Receiver(Protocol):
 
 class _Phase(enum.Enum):
     OPEN = enum.auto()
-    MUTED = enum.auto()  # nothing can be written any more; there may be something to read
+    MUTED = enum.auto()  # nothing can be written any more, but there may be something to read
     FINISHING = enum.auto()  # the last output waits in the send queue
-    LINGERING = enum.auto()  # our end of the stream is sent; theirs is awaited
+    LINGERING = enum.auto()  # our end of the stream is sent, and the peer's has not come
     CLOSED = enum.auto()
 
 
@@ -103,7 +103,7 @@ class Connection:
 
     @property
     def spare(self) -> int:
-        """Bytes that can be sent now before the send queue overflows; 0 when nothing is sent any more."""
+        """How many bytes can be sent before the send queue overflows; 0 if nothing can be sent any more."""
         return max(0, self._limit - self._queued) if self._phase is _Phase.OPEN else 0
 
     @property
@@ -111,7 +111,7 @@ class Connection:
         return self._reading
 
     def resume_reading(self) -> None:
-        """Read what comes from here on. A connection starts paused."""
+        """Read from here on. A connection starts paused."""
         if not self._reading and not self._eof and self._phase in _READABLE:
             self._watch_input()
 
@@ -121,7 +121,7 @@ class Connection:
             self._unwatch_input()
 
     def send(self, block: bytes) -> None:
-        """Send `block` now, as far as the kernel takes it; queue the rest. Nothing happens when the end has begun."""
+        """Send `block` now, as far as the kernel takes it, and queue the rest. Does nothing once the end has begun."""
         if self._phase is not _Phase.OPEN or not block:
             return
         sent = 0
@@ -139,26 +139,30 @@ class Connection:
         self._queue.append(memoryview(block)[sent:])
         self._queued += len(block) - sent
         if len(self._queue) > SEND_PARTS:
-            # Many small blocks would take many times their bytes.
+            # Many small blocks take many times the memory of their bytes.
             self._queue = [memoryview(b"".join(self._queue))]
         if self._queued > self._limit:
             self._receiver.overflowed()
             self.abort()
 
     def send_carried(self, block: bytes) -> None:
-        """Send what waited while nobody had the connection. The send queue holds so much more until it is empty
-        again: it is not the client that was slow."""
+        """Send output that waited while no worker had the connection.
+
+        Until the send queue is empty again, it holds that much more: the client was not slow.
+        """
         self._limit = self._sendq + len(block)
         self.send(block)
 
     def mute(self, broken: bool) -> None:
-        """Nothing can be written any more, which whoever had the connection before has seen; read on to its end. Not
-        `broken`: the peer ended its side before, so its input is whole."""
+        """Write nothing any more, and read to the end: the process that had the connection found out.
+
+        `broken`: as for `_mute`.
+        """
         if self._phase is _Phase.OPEN:
             self._mute(broken)
 
     def finish(self) -> None:
-        """Write what waits, then end the connection in good order."""
+        """Write what waits, then end the connection in an orderly way."""
         if self._phase not in _READABLE:
             return
         if self._phase is _Phase.MUTED:
@@ -166,7 +170,7 @@ class Connection:
             return
         self._phase = _Phase.FINISHING
         if not self._reading and not self._eof:
-            # Dropped from here on. A peer still busy with sending would otherwise never come to read our last output.
+            # Input is dropped from here on. A peer that is busy sending would otherwise never read our last output.
             self._watch_input()
         if self._queue:
             self._timer = self._loop.call_later(FINISH_WAIT, self.abort)
@@ -174,16 +178,16 @@ class Connection:
             self._linger()
 
     def abort(self) -> None:
-        """End the connection at once; what waits is lost, and the peer sees a reset."""
+        """End the connection at once. What waits is lost, and the peer sees a reset."""
         if self._phase is not _Phase.CLOSED:
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             except OSError:
-                pass  # macOS refuses options on a socket that its peer has reset; it is as good as closed.
+                pass  # macOS refuses options on a socket that its peer has reset
             self._close()
 
     def release(self) -> bytes:
-        """Let go of the connection, which goes on without us; give what waits to be sent. Nothing more is told."""
+        """Let go of the connection without ending it, and return what waits to be sent. The receiver hears no more."""
         unsent = b"".join(self._queue)
         self._forget()
         self._socket.close()
@@ -254,7 +258,7 @@ class Connection:
             self._queue[0] = self._queue[0][sent:]
 
     def _linger(self) -> None:
-        """All is written: end our side, and wait for the peer to end its own."""
+        """End our side, now that all is written, and wait for the peer to end its own."""
         if self._timer is not None:
             self._timer.cancel()
         self._phase = _Phase.LINGERING
@@ -269,10 +273,10 @@ class Connection:
         self._timer = self._loop.call_later(LINGER, self._close)
 
     def _mute(self, broken: bool) -> None:
-        """Nothing can be written any more. Not `broken`: the peer ended its side before, so its input is whole.
+        """Write nothing any more. Unless `broken`, the peer had ended its side before, so its input is whole.
 
-        A write is told of a reset but once, and then not the read that follows. On Linux the error of that write is
-        EPIPE when the end of the stream had come before the reset, ECONNRESET if not (tcp_reset() in
+        A reset is reported once: to a write, and then not to the read that follows. On Linux the error of that write is
+        EPIPE if the end of the stream had come before the reset, and ECONNRESET if not (tcp_reset() in
         net/ipv4/tcp_input.c).
         """
         self._broken = broken
@@ -283,7 +287,7 @@ class Connection:
             self._close()
         else:
             self._phase = _Phase.MUTED
-            # Who has paused reading must read on, or nobody learns of the end. The receiver pauses again if it must.
+            # If reading is paused, the end would never be noticed. The receiver pauses again if it must.
             self.resume_reading()
 
     def _watch_input(self) -> None:
@@ -306,9 +310,9 @@ class Connection:
     def _close(self) -> None:
         self._forget()
         try:
-            # Main has a duplicate, so close() alone would not tell the peer.
+            # Main has a duplicate, so close() alone would not end the stream.
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # not connected any more, which is what was wanted
+            pass  # not connected any more
         self._socket.close()
         self._receiver.closed()

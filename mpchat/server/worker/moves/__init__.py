@@ -1,1 +1,1 @@
-"""Clients that come from another worker, and clients that leave for one."""
+"""Clients that come to this worker (`takeover`, `adoption`), and clients that leave it (`departure`)."""

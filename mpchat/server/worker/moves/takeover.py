@@ -157,8 +157,7 @@ class Takeover:
             self._departure.see_adopted()
 
     def _begin_to_carry_on(self, adoption: Adoption) -> None:
-        many = len(adoption.adoptees)
-        log.info("carrying on with %d clients; %d entries were applied again", many, adoption.applied)
+        log.info("clients carried on clients=%d replayed_entries=%d", len(adoption.adoptees), adoption.applied)
         # If this worker dies next, its successor need not replay the same entries: the marks of these clients will be
         # at this position or later. The clients do not wait for the snapshot.
         self._snapshots.want_if_worth(adoption.applied, self._departure.end_when_empty)
@@ -184,7 +183,8 @@ class Takeover:
 
     def _lose(self, adoptee: Adoptee, reason: str) -> None:
         sid = adoptee.handed.sid
-        log.error("session %s: %s (mark %s, %s)", sid.hex(), reason, adoptee.mark, adoptee.progress)
+        details = (sid.hex(), adoptee.mark, adoptee.progress, reason)
+        log.error("client not carried on session=%s mark=%s progress=%s reason=%s", *details)
         self._arrive(adoptee, Start()).lose(reason)
 
     def _arrive(self, adoptee: Adoptee, start: Start) -> Client:

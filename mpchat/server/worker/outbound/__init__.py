@@ -1,1 +1,1 @@
-"""The way out: from the log to the clients."""
+"""From the log to the clients. Starts in `reader`."""

@@ -1,17 +1,18 @@
 """The fan-out: from effects to one block of bytes per session and flush.
 
-Owns, for each session of this worker, what it is to be sent at the next flush. Promises: what a session is sent is in
-the order of the log; a flush hands each session one block, however many events have come; all members of a room who are
-shown the same get the same block, encoded and joined once. Never touches a socket: blocks go to a `Sink`.
+Owns what each session of this worker is to be sent at the next flush. Promises that a session is sent its events in
+the order of the log; that a flush hands each session one block, however many events there are; and that all members of
+a room who are shown the same get the same block, encoded and joined once. Never touches a socket: blocks go to a
+`Sink`.
 
-How. An event for a room is put into the room's *channel* once, not into each member's queue, so an event costs the same
-in a room of 10 and of 10,000. A member remembers where in the channel it starts. At the flush, a member of one room
-whose channel holds nothing that it must not see takes the channel's joined block; only who speaks, ignores, is quiet or
-is in several rooms gets a block of its own, merged by the order of the events. When what a session is to be shown
-changes (`Changed`: it enters, leaves, is renamed ...), what it has coming so far is settled first.
+An event for a room is put into the room's *channel* once, not into each member's queue, so an event costs the same in a
+room of 10 and of 10,000. A member remembers where in the channel it starts. At the flush, a member of one room takes
+the channel's joined block, unless it must not see all of it. Only a member that speaks, ignores somebody, is quiet or
+is in several rooms gets a block of its own, merged in the order of the events. When it changes what a session is to be
+shown (`Changed`: it enters, leaves, is renamed ...), the events that it has coming are settled first.
 
-What is done for each receiver of each flush is what this server's speed hangs on, beside the `send` itself: for the
-members of one room it is one turn of the loop in `_share`, and nothing that calls Python.
+Beside `send` itself, the work for each receiver of each flush decides how fast this server is. For the members of one
+room it is one turn of the loop in `_share`, without a call of a Python function.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -26,7 +27,7 @@ from mpchat.wire.dialect import Dialect
 
 
 class Sink(Protocol):
-    """Where a session's output goes."""
+    """Takes a session's output."""
 
     def send(self, block: bytes) -> None:
         """Send these bytes behind all that was sent before."""
@@ -39,8 +40,10 @@ S = TypeVar("S", bound=Sink)
 
 
 class _Look:
-    """A view of a dialect (`Dialect.view`). There is one object for all subscribers who share it, so that two looks are
-    compared by `is`, and found in a dict by the hash of an object."""
+    """A view of a dialect (`Dialect.view`).
+
+    All subscribers with the same view share one object, so that looks are compared by `is` and hashed by identity.
+    """
 
     __slots__ = ("__weakref__", "dialect", "view")
 
@@ -80,7 +83,7 @@ class _Channel(Generic[S]):
         self._blocks.clear()
 
     def pieces(self, look: _Look) -> list[bytes]:
-        """Each item in this look, encoded once."""
+        """Return each item in this look. Each is encoded once."""
         pieces = self._pieces.setdefault(look, [])
         encode, view = look.dialect.encode, look.view
         for item in self.items[len(pieces) :]:
@@ -88,7 +91,7 @@ class _Channel(Generic[S]):
         return pieces
 
     def block(self, look: _Look) -> bytes:
-        """All items in this look, joined once."""
+        """Return all items in this look, joined once."""
         block = self._blocks.get(look)
         if block is None:
             block = self._blocks[look] = b"".join(self.pieces(look))
@@ -105,8 +108,8 @@ class _Channel(Generic[S]):
 class _Subscriber(Generic[S]):
     """One session of this worker, and what it is to be shown.
 
-    `simple`: how it is shown its only room, if it is in one room and ignores nobody. `look`: how it is shown what is
-    for itself.
+    `simple`: the look of its only room, if it is in one room and ignores nobody; else None. `look`: that of events for
+    itself.
     """
 
     __slots__ = ("dialect", "key", "look", "personal", "quiet", "ready", "rooms", "sid", "simple", "sink", "skip")
@@ -129,7 +132,7 @@ class _Subscriber(Generic[S]):
 
 
 class Fanout(Generic[S]):
-    """What the sessions of one worker are to be sent: each from its `attach` on."""
+    """What the sessions of one worker are to be sent, each from its `attach` on."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -146,19 +149,19 @@ class Fanout(Generic[S]):
         return len(self._subscribers)
 
     def attach(self, sid: SessionId, sink: S, dialect: Dialect) -> None:
-        """This worker has the connection of `sid`; its output, from what is applied next on, goes to `sink`."""
+        """Send the output of session `sid`, from the next entry on, to `sink`."""
         subscriber = self._subscribers[sid] = _Subscriber(sid, sink, dialect, self._look(dialect, None, None))
         self._subscribe(subscriber)
 
     def detach(self, sid: SessionId) -> None:
-        """The connection of `sid` is gone: nothing more is sent to it."""
+        """Send session `sid` nothing more: its connection is gone."""
         subscriber = self._subscribers.pop(sid, None) or self._leaving.pop(sid, None)
         if subscriber is not None:
             self._unsubscribe(subscriber)
             self._dirty.pop(subscriber, None)
 
     def deliver(self, effects: Iterable[Effect], time: int) -> None:
-        """Take the effects of one entry, which was applied to the replica just now."""
+        """Take the effects of one entry. It must be the one that was last applied to the replica."""
         for effect in effects:
             if isinstance(effect, Told):
                 self._order += 1
@@ -172,9 +175,11 @@ class Fanout(Generic[S]):
                     else:
                         self._leave(subscriber, effect)
 
-    def flush(self, notice: Callable[[Iterable[S]], None] | None = None) -> None:
-        """Send what has come since the last flush: one block to each session that has any. `notice` is told to whom,
-        before anything is sent."""
+    def flush(self, on_sending: Callable[[Iterable[S]], None] | None = None) -> None:
+        """Send what has come since the last flush, as one block to each session that has any.
+
+        `on_sending` is called with the sinks before anything is sent.
+        """
         blocks: list[tuple[S, bytes]] = []
         others: dict[_Subscriber[S], list[_Channel[S]]] = {}
         for source in self._dirty:
@@ -194,9 +199,9 @@ class Fanout(Generic[S]):
             ready, subscriber.ready = subscriber.ready, []
             if ready:
                 blocks.append((subscriber.sink, ready[0] if len(ready) == 1 else b"".join(ready)))
-        if notice is not None:
-            notice([sink for sink, _ in blocks])
-        # Only now: who cannot be sent to may be detached meanwhile.
+        if on_sending is not None:
+            on_sending([sink for sink, _ in blocks])
+        # Not before: a sink that cannot be sent to may detach its session.
         for sink, block in blocks:
             sink.send(block)
         leaving, self._leaving = self._leaving, {}
@@ -206,9 +211,9 @@ class Fanout(Generic[S]):
     def _share(
         self, channel: _Channel[S], blocks: list[tuple[S, bytes]], others: dict[_Subscriber[S], list[_Channel[S]]]
     ) -> None:
-        """Give the channel's block to all who are to be sent just that; the `others` need care, in this channel too."""
+        """Append the channel's block to `blocks` for each member that gets just that. Add the others to `others`."""
         authors, noisy = channel.authors, channel.noisy
-        last: _Look | None = None  # nearly always that of the next one, too
+        last: _Look | None = None  # the next member nearly always has the same
         block = b""
         for subscriber, start in channel.members.items():
             look = subscriber.simple
@@ -267,7 +272,7 @@ class Fanout(Generic[S]):
                 self._tell_one(peer, event, time)
 
     def _subscribe(self, subscriber: _Subscriber[S]) -> None:
-        """What the session is to be shown is what its replica says now."""
+        """Show the session what the replica now says that it is to be shown."""
         session = self._replica.session(subscriber.sid)
         self._unsubscribe(subscriber)
         if session is None:
@@ -308,8 +313,7 @@ class Fanout(Generic[S]):
         self._leaving[gone.sid] = self._subscribers.pop(gone.sid)
 
     def _settle(self, subscriber: _Subscriber[S], channels: Iterable[_Channel[S]]) -> None:
-        """Move what the session has coming, up to now, in order, into its `ready`; from here on it starts anew.
-        `channels`: all of its rooms that have something in them; of 50 rooms, few do."""
+        """Move what the session has coming into its `ready`, in order. `channels`: those of its rooms with events."""
         sources: list[tuple[_Channel[S], _Look, int]] = []
         for channel in channels:
             start = channel.members[subscriber]
@@ -329,7 +333,7 @@ class Fanout(Generic[S]):
                 self._dirty[subscriber] = None
 
     def _settle_from(self, subscriber: _Subscriber[S], channel: _Channel[S], look: _Look, start: int) -> None:
-        """The common case: one room, and nothing else."""
+        """Settle the common case: events of one room, and nothing else."""
         shared = channel.authors.isdisjoint(subscriber.skip) and not (channel.noisy and subscriber.quiet)
         if shared and start == 0:
             subscriber.ready.append(channel.block(look))
@@ -341,14 +345,14 @@ class Fanout(Generic[S]):
 
 
 def _about_size(event: Event) -> int:
-    """About how many bytes the event of a room is; each line of a run has the name before it."""
+    """Return about how many bytes a room's event takes. Each line of a run has the name in front."""
     if isinstance(event, Message):
         return sum(map(len, event.texts)) + len(event.texts) * (len(event.name.encode()) + len(": \n"))
     return 64
 
 
 def _visible(subscriber: _Subscriber[S], channel: _Channel[S], look: _Look, start: int) -> list[tuple[int, bytes]]:
-    """The items of `channel` from `start` on that the session may see, each with its place in the order."""
+    """Return the items of `channel` from `start` on that the session may see, each with its place in the order."""
     pieces = channel.pieces(look)
     return [
         (item.order, pieces[number])

@@ -126,4 +126,4 @@ class Roster:
     def _expire_sign_on(self, client: Client) -> None:
         session = self._replica.session(client.sid)
         if session is not None and not session.name:
-            client.expire_sign_on()
+            client.end_session(f"no name within {self.config.sign_on_timeout:g} s")

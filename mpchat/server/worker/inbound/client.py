@@ -51,7 +51,7 @@ class Host(Protocol):
         """Call the client's `drain` when the publisher is not congested any more."""
 
     def expect_name(self, client: "Client") -> None:
-        """Call the client's `expire_sign_on` if it does not sign on in time."""
+        """End the client's session if it does not sign on in time."""
 
     def closed(self, client: "Client") -> None:
         """Take note that the client's connection is closed."""
@@ -70,17 +70,18 @@ class Client:
     """A `connection.Receiver` and a `fanout.Sink`. Call `open` or `carry_on` first."""
 
     __slots__ = (
-        "_bulky", "_connection", "_dialect", "_end_reason", "_framing", "_handed", "_host", "_input_end", "_next_mark",
-        "_output", "_page", "_published", "_quiesced", "_received", "_throttle", "_timers",
+        "_bulky", "_connection", "_end_reason", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output",
+        "_page", "_published", "_quiesced", "_received", "_throttle", "_timers", "dialect", "sid",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
         config, now = host.config, host.loop.time()
+        self.sid = handed.sid
+        self.dialect = host.dialects[handed.dialect]
         self._host = host
         self._handed = handed
         self._page = page
-        self._dialect = host.dialects[handed.dialect]
-        self._framing = self._dialect.framing(start.input, start.mode)
+        self._framing = self.dialect.framing(start.input, start.mode)
         self._throttle = Throttle(config.rate, config.burst, now)
         self._connection = Connection(host.loop, sock, self, config.sendq)
         self._received = self._published = start.input
@@ -92,14 +93,6 @@ class Client:
         self._end_reason: str | None = None  # why the session ends, once that is published
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         host.expect_name(self)
-
-    @property
-    def sid(self) -> SessionId:
-        return self._handed.sid
-
-    @property
-    def dialect(self) -> Dialect:
-        return self._dialect
 
     def open(self) -> None:
         """Begin to serve a new client: publish that it is here, and read it."""
@@ -123,7 +116,7 @@ class Client:
 
     def lose(self, reason: str) -> None:
         """Disconnect a client that cannot be carried on, since its output would have a gap."""
-        self._end_session(reason)
+        self.end_session(reason)
         self._connection.abort()
 
     # --- what the connection calls (connection.Receiver)
@@ -153,11 +146,11 @@ class Client:
 
     def overflowed(self) -> None:
         log.warning("send queue exceeded session=%s", self.sid.hex())
-        self._end_session("send queue exceeded")
+        self.end_session("send queue exceeded")
 
     def closed(self) -> None:
         self._cancel_timers()
-        self._end_session("connection lost")
+        self.end_session("connection lost")
         self._host.closed(self)
 
     # --- what the fan-out calls (fanout.Sink)
@@ -180,9 +173,13 @@ class Client:
         except Exception:  # noqa: BLE001 - see _take()
             self._fail()
 
-    def expire_sign_on(self) -> None:
-        """End the session of a client that has given no name in time."""
-        self._end_session(f"no name within {self._host.config.sign_on_timeout:g} s")
+    def end_session(self, reason: str) -> None:
+        """Publish that the session ends. If its connection has not ended, it does when that comes back from the log."""
+        if self._end_reason is None:
+            self._end_reason = reason
+            # The log ignores input that comes after this.
+            self._connection.pause_reading()
+            self._host.publisher.add([Ended(self.sid, reason, self._handed.epoch)])
 
     def quiesce(self) -> None:
         """Stop reading for good, and publish all that was received, whatever the rate."""
@@ -224,7 +221,7 @@ class Client:
         nothing can be sent to; not if it would overflow the send queue; and not while the mark behind an earlier notice
         is still to be written, since the client does not read then.
         """
-        notice = encode_notice(self._dialect)
+        notice = encode_notice(self.dialect)
         if self._connection.spare < len(notice):
             return True
         # The worker's mark for all does not hold for the client until it has a mark behind the notice.
@@ -260,9 +257,11 @@ class Client:
             self._connection.pause_reading()
             self._set_timer(self.drain, self._throttle.ready_at(now))
         elif self._input_end is not None:
-            self._end_session(self._input_end)
-        else:
-            self._await_more()
+            self.end_session(self._input_end)
+        elif not self._quiesced:
+            self._connection.resume_reading()
+            if self._framing.deadline is not None:
+                self._set_timer(self._wake, self._framing.deadline)
 
     def _publish(self, allowance: int) -> int:
         """Publish up to `allowance` of the frames that are complete, and return how many."""
@@ -279,7 +278,7 @@ class Client:
         epoch = self._handed.epoch
         within, last = self._framing.modes
         entries: list[Input] = []
-        for end, request in self._dialect.read(frames):
+        for end, request in self.dialect.read(frames):
             mode = last if end == frames[-1][0] else within
             entries.append(make_input(self.sid, end, request, epoch, mode))
         if entries:
@@ -289,13 +288,6 @@ class Client:
             entries.append(Skipped(self.sid, position, epoch, last))
             self._published = position
         return entries
-
-    def _await_more(self) -> None:
-        if self._quiesced:
-            return
-        self._connection.resume_reading()
-        if self._framing.deadline is not None:
-            self._set_timer(self._wake, self._framing.deadline)
 
     def _wake(self) -> None:
         try:
@@ -307,17 +299,9 @@ class Client:
         except Exception:  # noqa: BLE001 - see _take()
             self._fail()
 
-    def _end_session(self, reason: str) -> None:
-        """Publish that the session ends. If its connection has not ended, it does when that comes back from the log."""
-        if self._end_reason is None:
-            self._end_reason = reason
-            # The log ignores input that comes after this.
-            self._connection.pause_reading()
-            self._host.publisher.add([Ended(self.sid, reason, self._handed.epoch)])
-
     def _fail(self) -> None:
         log.exception("session ended after an internal error session=%s", self.sid.hex())
-        self._end_session("internal error")
+        self.end_session("internal error")
 
     def _set_timer(self, callback: Callable[[], None], when: float) -> None:
         timer = self._timers.get(callback)

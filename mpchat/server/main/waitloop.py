@@ -39,7 +39,7 @@ class WaitLoop:
             self._selector.modify(watched, events, callback)
 
     def unwatch(self, watched: Watched) -> None:
-        """Watch it no more. Harmless when it is not watched."""
+        """Stop watching it. Harmless when it is not watched."""
         if self.watches(watched):
             self._selector.unregister(watched)
 

@@ -67,22 +67,22 @@ class Roster:
         return [self._clients[sid] for sid in sids if sid in self._clients]
 
     def expect(self, count: int) -> None:
-        """So many clients are coming: each will `arrive`."""
+        """Expect `count` clients, each of which will `arrive`."""
         self.coming += count
 
     def arrive(self, client: Client) -> Client:
-        """Have a client that was expected."""
+        """Add a client that was expected."""
         self.coming -= 1
         return self.add(client)
 
     def add(self, client: Client) -> Client:
-        """Have this client: what is applied from here on goes to it."""
+        """Add a client. It is sent the output of what is applied from here on."""
         self._clients[client.sid] = client
         self._fanout.attach(client.sid, client, client.dialect)
         return client
 
     def remove(self, client: Client) -> None:
-        """Have this client no more."""
+        """Remove a client, which is with another process from here on or has ended."""
         self._fanout.detach(client.sid)
         del self._clients[client.sid]
         self._nameless.discard(client)
@@ -91,18 +91,18 @@ class Roster:
         self._sweep.discard(client)
 
     def drain_unapplied(self) -> None:
-        """More of the log is applied: have the clients go on that waited for it."""
+        """Let clients go on that waited until more of the log is applied."""
         unapplied, self._unapplied = self._unapplied, {}
         for client in unapplied:
             client.drain()
 
     def drain_uncongested(self) -> None:
-        """The publisher is not congested any more: have the clients go on that waited for it."""
+        """Let clients go on that waited until the publisher is not congested."""
         uncongested, self._uncongested = self._uncongested, {}
         for client in uncongested:
             client.drain()
 
-    # --- what clients ask (client.Host)
+    # --- what clients call (client.Host)
 
     def applied_position(self, sid: SessionId) -> int:
         session = self._replica.session(sid)

@@ -36,7 +36,7 @@ class Taker(Protocol):
         """Take this client."""
 
     def hand_off(self) -> None:
-        """Pass on the clients that were taken: no more come at the moment."""
+        """Pass on the clients that were taken. For the moment there are no others."""
 
 
 class Acceptor:
@@ -81,7 +81,7 @@ class Acceptor:
         return min(self._rejections.deadline(), float("inf") if self._not_before is None else self._not_before)
 
     def stop(self) -> None:
-        """Accept no more clients, for good: the system refuses new connections from here on."""
+        """Stop accepting clients for good. The system refuses new connections from here on."""
         self._taker = None
         self._report_rejections(float("inf"))
         for listener in self._listeners:
@@ -97,7 +97,7 @@ class Acceptor:
         self._free_pages = FreePages(self._ledger.shape.pages, taken)
 
     def forget(self, held: Held) -> None:
-        """Free the place and the page of a client that is no more."""
+        """Free the place and the page of a client that has gone."""
         self._admission.leave(held.address)
         self._ledger.page(held.page).clear(0)
         self._free_pages.leave(held.page)

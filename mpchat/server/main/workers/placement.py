@@ -46,7 +46,7 @@ class Mode(enum.Enum):
 
 class Placement:
     """`workers`: all there are, by slot, kept by the caller. `dialects`: by id. `forget` is called with each client
-    that is no more."""
+    that has gone."""
 
     def __init__(
         self,

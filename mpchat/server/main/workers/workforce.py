@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Workforce:
-    """All workers. `forget` is called with each client that is no more."""
+    """All workers. `forget` is called with each client that has gone."""
 
     def __init__(
         self,

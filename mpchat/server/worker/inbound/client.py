@@ -89,7 +89,7 @@ class Client:
         self._next_mark: Mark | None = None
         self._quiesced = False
         self._bulky = False  # whether it sends much at a time
-        self._input_end: str | None = None  # why no more input comes, once none does
+        self._input_end: str | None = None  # why there is no more input, once there is none
         self._end_reason: str | None = None  # why the session ends, once that is published
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         host.expect_name(self)
@@ -111,7 +111,7 @@ class Client:
             self.drain()
 
     def mute(self, reset: bool) -> None:
-        """Send no more: while no worker had the connection, it broke (`reset`), or our side of it was closed."""
+        """Stop sending: while no worker had the connection, it broke (`reset`), or our side of it was closed."""
         self._connection.mute(reset)
 
     def lose(self, reason: str) -> None:

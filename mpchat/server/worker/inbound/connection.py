@@ -54,7 +54,7 @@ class Receiver(Protocol):
         """Take these bytes, which are at the start of the room."""
 
     def ended(self, reset: bool) -> None:
-        """No more input comes: the peer has ended its side, or (`reset`) broken the connection."""
+        """Note that the input has ended: the peer has ended its side, or (`reset`) broken the connection."""
 
     def overflowed(self) -> None:
         """The send queue is full, and the connection is about to be aborted."""
@@ -187,7 +187,7 @@ class Connection:
             self._close()
 
     def release(self) -> bytes:
-        """Let go of the connection without ending it, and return what waits to be sent. The receiver hears no more."""
+        """Let go of the connection without ending it, and return what waits to be sent. Calls the receiver no more."""
         unsent = b"".join(self._queue)
         self._forget()
         self._socket.close()

@@ -3,11 +3,11 @@
 Owns what main has asked for (release, retire, quiesce, pause, conclude), the clients that are about to be given back,
 and the decision when the worker ends.
 
-    release, retire   clients are read no more; when all that they sent is applied: `_leave`
-    conclude          when the log is applied up to the given entry: `_leave`, with all clients
-    _leave            after a snapshot, if it is worth it or told to: the clients wait for the end of a record
-    give_back         between two records: each client is let go of, with a mark; main is told
-    quiesce, pause    clients are read no more; main is told when all that they sent is applied
+    release, retire   stop reading clients; `_leave` when all that they sent is applied
+    conclude          `_leave` with all clients when the log is applied up to the given entry
+    _leave            after a snapshot, if it is asked for or worth it: have the clients wait for the end of a record
+    give_back         between two records: write each client's mark, let go of the client, tell main
+    quiesce, pause    stop reading clients; tell main when all that they sent is applied
 
 Promises that a client is given back with a mark exactly between two records, after all that it sent and this worker has
 read was applied; that a client which arrives later shares what main has asked for; and that the worker ends only when
@@ -61,18 +61,18 @@ class Departure:
         self._release(self._roster.clients, last=True)
 
     def quiesce(self) -> None:
-        """Read the clients no more, and tell main when all that they sent is applied."""
+        """Stop reading clients, and tell main when all that they sent is applied."""
         self._quiesce(lambda: self._main.post(Quiesced()))
 
     def pause(self) -> None:
-        """As `quiesce`, but then apply no more of the log, and tell main how far it is applied."""
+        """As `quiesce`, but then also stop applying the log, and tell main how far it is applied."""
         self._quiesce(self._pause)
 
     def conclude(self, order: Conclude) -> None:
         """Apply the log up to exactly the given entry, put a snapshot of it if asked to, give all clients back, end."""
         self._reader.hold(order.seq, partial(self._conclude, order.snapshot))
 
-    # --- what happens meanwhile
+    # --- what the rest of the worker calls
 
     def settle_in(self, client: Client) -> None:
         """A client has come to this worker, which may be about to end."""
@@ -141,7 +141,7 @@ class Departure:
         self._roster.publisher.call_when_applied(then)
 
     def _pause(self) -> None:
-        """Apply no more of the log once every client that is coming is here."""
+        """Stop applying the log when every client that is coming is here."""
         self._pausing = bool(self._roster.coming)
         if not self._pausing:
             self._reader.hold(0, lambda: self._main.post(Paused(self._reader.position)))

@@ -1,8 +1,8 @@
-"""A worker's calls of the log, on its loop.
+"""Calls of the log on a worker's loop.
 
-Owns one link each. Promises that nothing here waits, whatever the sequencer does in the middle of a message: what it
-does not take waits for room, and an answer is received when all of it is there. Publishing and reading have a caller
-each; all other calls share one (`Errands`), since they take long and may not be in the way.
+Owns the links, one for each caller. Promises that nothing here waits for the sequencer, even in the middle of a
+message: what it does not take is sent when there is room, and an answer is received when all of it has come. Publishing
+and reading have a caller each. All other calls share one (`Errands`), since they take long and may not delay those two.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from mpchat.log.port import LogFull, LogLink, LogLost, LogTrimmed
 
 
 class Caller:
-    """One link, watched. `on_answer` is told when `receive` has all of the answer; or when none will come, and then
+    """A link that is watched. `on_answer` is called when `receive` has all of the answer, or when the log is lost and
     `receive` raises LogLost."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, link: LogLink, on_answer: Callable[[], None]) -> None:
@@ -25,14 +25,14 @@ class Caller:
         self._loop.add_reader(link.fileno(), self._readable)
 
     def call(self, method: str, *arguments: object) -> None:
-        """Send a call; its answer must be received before the next one. Raises LogLost."""
+        """Send a call. Its answer must be received before the next call. Raises LogLost."""
         self.link.call(method, *arguments)
         if self.link.backlog:
             self._waits_for_room = True
             self._loop.add_writer(self.link.fileno(), self._writable)
 
     def receive(self) -> Any:
-        """The answer. Raises what the method raised (LogTrimmed, LogFull), or LogLost."""
+        """Return the answer, or raise what the method raised (LogTrimmed, LogFull). Raises LogLost."""
         return self.link.receive()
 
     def close(self) -> None:
@@ -53,8 +53,10 @@ class Caller:
 
 
 class Errands:
-    """Calls of which each is answered before the next one is sent. `fail` is told what makes it impossible to go on
-    (LogLost: until `connect`)."""
+    """Calls that are sent one after the other, each when the one before is answered.
+
+    `fail` is called with the error that makes it impossible to go on; after LogLost, `connect` helps.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fail: Callable[[Exception], None]) -> None:
         self._loop = loop
@@ -64,19 +66,19 @@ class Errands:
         self._under_way: Callable[[Any], None] | None = None
 
     def connect(self, link: LogLink) -> None:
-        """Call over `link` from here on, first what has been asked since `disconnect`."""
+        """Send calls over `link` from here on. Those that were asked for since `disconnect` come first."""
         self._close()
         self._caller = Caller(self._loop, link, self._answered)
         self._send()
 
     def disconnect(self) -> None:
-        """The link is of no use any more. What was asked is forgotten: nobody will be told an answer."""
+        """Close the link, and forget all calls: none of them is answered any more."""
         self._close()
         self._under_way = None
         self._waiting.clear()
 
     def ask(self, then: Callable[[Any], None], method: str, *arguments: object) -> None:
-        """Call `then` with what the method gives, or with the LogTrimmed or LogFull that it raises."""
+        """Call a method of the log, then `then` with what it returns, or the LogTrimmed or LogFull that it raises."""
         self._waiting.append((then, method, arguments))
         self._send()
 
@@ -103,7 +105,7 @@ class Errands:
         except LogLost as error:
             self._lose(error)
             return
-        except Exception as error:  # noqa: BLE001 - a fault of the sequencer; main replaces the worker
+        except Exception as error:  # noqa: BLE001 - a bug of the sequencer; main replaces the worker
             self._fail(error)
             return
         then, self._under_way = self._under_way, None

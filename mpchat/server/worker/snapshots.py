@@ -34,13 +34,13 @@ BYTES_PER_ENTRY = 100
 (scripts/stalls.py; short lines, long ones take less)."""
 
 CLAIM_EVERY = 16 << 10
-"""How many bytes of payload are applied between two questions whether a snapshot is due. Little against what comes
-between two snapshots (`log.local.memory.SNAPSHOT_EVERY`), and much against one question."""
+"""Bytes of payload to apply between two questions whether a snapshot is due. Far fewer than come between two snapshots
+(`log.local.memory.SNAPSHOT_EVERY`), and so many that the question costs little in comparison."""
 
 
 class Snapshots:
-    """`fail` is told that the log is another one (LogTrimmed). `on_done` is called when a snapshot that this worker has
-    claimed is with the log, or will not be."""
+    """The snapshots of one worker. `on_done` is called when the log has a snapshot that this worker has claimed, or
+    will not get it. `fail` is called with LogTrimmed when the log is another one."""
 
     def __init__(
         self, reader: Reader, errands: Errands, on_done: Callable[[], None], fail: Callable[[Exception], None]
@@ -55,7 +55,7 @@ class Snapshots:
         self._errands = errands
         self._fail = fail
         self._wanted: list[tuple[float, Callable[[], None]]] = []
-        self._sharing: list[Callable[[], None]] = []  # who is told of the one that is on its way
+        self._sharing: list[Callable[[], None]] = []  # called when the one on its way is done
         self._busy = False
         self._most = 0.0
         self._seq = 0
@@ -64,12 +64,12 @@ class Snapshots:
 
     @property
     def busy(self) -> bool:
-        """Whether one is on its way, or wanted."""
+        """Whether a snapshot is on its way, or wanted."""
         return self._busy or bool(self._wanted)
 
     def want(self, then: Callable[[], None], most: float = float("inf")) -> None:
-        """Have a snapshot of a state not before this moment's, unless it has more than `most` bytes; then call
-        `then`, in any case."""
+        """Make a snapshot of this moment's state or a later one, unless it has more than `most` bytes. Call `then` when
+        that is done, and also if it fails."""
         self._wanted.append((most, then))
         self._begin()
 
@@ -112,10 +112,10 @@ class Snapshots:
             self.want(then)
 
     def disconnect(self) -> None:
-        """The sequencer is gone, and with it what it has not answered for. Its successor knows of no claim."""
+        """Give up the snapshot on its way, since the sequencer is gone. The next sequencer knows of no claim."""
         self._claiming, self._claim_at = False, 0
         if self._busy and not self._reader.capturing:
-            log.warning("a snapshot was not taken: the sequencer is gone")
+            log.warning("snapshot not taken reason=the sequencer is gone")
             self._end()
 
     def _begin(self) -> None:
@@ -132,7 +132,7 @@ class Snapshots:
         self._send()
 
     def _send(self, answer: Any = None) -> None:
-        """Send the next piece, if this was taken."""
+        """Send the next piece, if the last one was taken."""
         if answer is not None:
             self._refused(answer)
             return
@@ -168,7 +168,7 @@ class Snapshots:
         if isinstance(error, LogTrimmed):
             self._fail(error)
         else:
-            log.warning("the log did not take a snapshot: %s", error)
+            log.warning("snapshot not taken reason=%s", error)
             self._end()
 
     def _end(self) -> None:

@@ -3,7 +3,7 @@
 Owns the list of clients that were sent something since their last mark. Every SWEEP_SECONDS, while there is something
 new, it writes a mark for each of these clients, and one mark for all other clients of this worker. A successor replays
 the log from there, so the sweep bounds how much it replays. Promises to write marks between two records only, where
-"up to this entry" is exact. A client whose send queue is not empty keeps its older mark, and stays on the list.
+"up to this record" is exact. A client whose send queue is not empty keeps its older mark, and stays on the list.
 
 The notice of an outage goes through here as well, since it is tied to a mark in the client's page (see `ledger`).
 """

@@ -1,11 +1,11 @@
-"""The way into the log: what the sessions of one worker ask for, published in order and in batches.
+"""The publishing end of a worker: it publishes the entries of the worker's sessions, in order and in batches.
 
-Owns the entries that wait to be published and the one publication under way. Promises: entries reach the log in the
-order of `add`; everything that waits when a publication returns goes into the next one; `add` never waits. The first
-entry after quiet is published at once; under load, publications are PUBLISH_EVERY apart: each costs the sequencer and
-every reader about the same, however much it carries. What waits is bounded by its callers: while `congested`, they
-stop reading their clients, and `on_relief` is called when they may go on. When the sequencer is lost, what was not
-answered is published again over the next link: entries are idempotent.
+Owns the entries that wait to be published, and the one publication under way. Promises that entries reach the log in
+the order of `add`, that all entries which wait go into the next publication, and that `add` never waits. The first
+entry after quiet is published at once. Under load, publications are PUBLISH_EVERY apart, since each costs the sequencer
+and every reader about the same, however much it carries. The callers bound what waits: while the publisher is
+`congested`, they stop reading their clients, and `on_relief` is called when they may go on. If the sequencer is lost, a
+publication without an answer is published again over the next link; entries are idempotent.
 """
 
 import asyncio
@@ -18,28 +18,29 @@ from mpchat.log.port import LogFull, LogLink
 from mpchat.server.worker.caller import Caller
 
 PUBLISH_MOST = 1 << 20
-"""About how many bytes one publication carries at most."""
+"""The most bytes of one publication, roughly."""
 
 PUBLISH_EVERY = 0.001
-"""Seconds between two publications, at least; but not when PUBLISH_SOON waits."""
+"""The least seconds between two publications, unless PUBLISH_SOON bytes wait."""
 
 PUBLISH_SOON = 64 << 10
 
 CONGESTED = 4 << 20
 RELIEVED = 1 << 20
-"""About how many bytes must wait for clients not to be read, and how few for them to be read again."""
+"""Clients are not read while more than CONGESTED bytes wait, and read again when fewer than RELIEVED do."""
 
 RETRY = 0.05
-"""Seconds until a publication that a full log refused is tried again. Only the next snapshot makes room, so asking
-sooner would gain little."""
+"""Seconds until a publication that a full log has refused is tried again. Only a snapshot makes room."""
 
 _ENTRY_OVERHEAD = 100
-"""About the bytes of an entry beside what its client typed: session id, position, frame of the pickle."""
+"""Bytes of an entry beside what its client typed, roughly: session id, position, frame of the pickle."""
 
 
 class Publisher:
     """The publishing end of one worker. `on_full` is called when the log refuses a publication because it is full.
-    `fail` is called with what makes it impossible to go on (LogLost: until `connect`)."""
+
+    `fail` is called with the error that makes it impossible to go on; after LogLost, `connect` helps.
+    """
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Publisher:
         self._due: deque[tuple[int, Callable[[], None]]] = deque()
 
     def connect(self, link: LogLink) -> None:
-        """Publish from here on over `link`; first of all, again, what was sent over the last one and not answered."""
+        """Publish over `link` from here on. What was sent over the last link and not answered comes first, again."""
         self.disconnect()
         self._caller = Caller(self._loop, link, self._answered)
         if self._under_way is not None:
@@ -79,7 +80,7 @@ class Publisher:
             self._plan()
 
     def disconnect(self) -> None:
-        """The link is of no use any more; what is to be published waits for another."""
+        """Close the link. What is to be published waits for the next one."""
         for timer in (self._retry, self._pause):
             if timer is not None:
                 timer.cancel()
@@ -120,7 +121,7 @@ class Publisher:
             return
         wait = self._sent_at + PUBLISH_EVERY - self._loop.time()
         if wait <= 0 or self._size >= PUBLISH_SOON:
-            # Not at once: the other clients that are readable in this round of the loop come into the same one.
+            # Not at once: input of other clients in this turn of the loop goes into the same publication.
             self._scheduled = True
             self._loop.call_soon(self._publish)
         elif self._pause is None:
@@ -180,13 +181,13 @@ class Publisher:
     def _pass_barriers(self) -> None:
         while self._barriers and self._barriers[0][0] <= self._published:
             self._due.append((self._last_seq, self._barriers.popleft()[1]))
-        # The log's answer and what it answers for come over two connections, in either order.
+        # The log's answer and the record come over two connections, in either order.
         while self._due and self._due[0][0] <= self._applied:
             self._due.popleft()[1]()
 
 
 def _size(entry: Entry) -> int:
-    """About how many bytes the entry takes in a publication."""
+    """Return about how many bytes the entry takes in a publication."""
     match entry:
         case Said():
             typed = sum(map(len, entry.texts))

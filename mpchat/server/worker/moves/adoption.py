@@ -1,24 +1,23 @@
-"""Adoption: carrying on the clients that another worker had, byte for byte.
+"""Adoption: making the output of clients again that another worker had, byte for byte.
 
-Nobody kept a book of what each client was sent. What a client is told is a function of the log, so it is made again:
-a second replica, the *shadow*, starts from a snapshot of the log and applies it up to where this worker has come,
-with a fan-out of its own to *tapes* instead of sockets. A tape begins at its client's mark ("what records up to `seq`
-gave it ends at `position`") and so has everything that the client was to be sent from that position on. The kernel
-says how much of that the dead worker had written; the rest is sent, from the middle of a line if need be.
+No process records what each client was sent. But the output is a function of the log, so it can be made again. A second
+replica, the *shadow*, starts from a snapshot and replays the log up to where this worker has come, with a fan-out of
+its own to *tapes* instead of sockets. A tape begins at its client's mark ("the output of records up to `seq` ends at
+`position`"), so it has all output from that position on. The kernel says how much of it the dead worker had written.
+The rest is sent, even from the middle of a line.
 
-A worker that gives a client back in good order has written a mark just then, and left in the carry what the client had
-not taken: it is sent first.
+A worker that gives a client back itself has written a mark at that moment, and has left output that the client had not
+taken in the carry. That is sent first.
 
-One thing that clients are told is not in the log: the notice of an outage (`outage`). The page says where in the output
-the dead worker has put it, and there it is put again.
+One thing that clients are sent is not in the log: the notice of an outage (`outage`). The page says where in the output
+the dead worker has put it, and it is put there again.
 
-Promises: nothing lost, doubled, reordered or torn, in either direction. What cannot be made again, because the log is
-trimmed, ends that one session with a reason. Takes its time in slices of SLICE, so that the worker's other clients
-notice nothing: the snapshot is loaded, the log applied and the output made bit by bit. Talks to nobody: it says what it
-has to know of the log (`call`), and is told (`tell`).
+Promises that nothing is lost, doubled, reordered or torn in either direction. If output cannot be made again because
+the log is trimmed, that one session ends with a reason. Works in slices of SLICE, so that the worker's other clients
+notice nothing. Does no I/O: it says which call of the log it needs (`call`), and is given the answer (`tell`).
+`takeover` has the steps before and after.
 """
 
-import logging
 import socket
 import time
 from collections import deque
@@ -43,10 +42,8 @@ from mpchat.wire.dialect import Dialect
 Call = tuple[str, tuple[object, ...]]
 """A method of the log, and its arguments."""
 
-log = logging.getLogger(__name__)
-
 SLICE = 0.03
-"""Seconds of work between two looks at the loop."""
+"""Seconds of a slice of work, after which the loop turns."""
 
 
 class _Tape:
@@ -65,12 +62,12 @@ class _Tape:
         self.size += len(block)
 
     def finish(self) -> None:
-        """The session is over: the live replica says so too."""
+        """Do nothing. The worker's own replica says that the session is over, too."""
 
 
 @dataclass(slots=True)
 class Adoptee:
-    """One client to carry on with. `progress` and `mark` are read when it comes, when nobody else can change them."""
+    """A client to carry on. `progress` and `mark` are read when it comes: no other process can change them then."""
 
     handed: Handed
     socket: socket.socket
@@ -80,21 +77,21 @@ class Adoptee:
     dialect: Dialect
     carried: bytes = b""
     notice_at: int | None = None
-    """Where a notice stands in the output that is made again: the log does not say it."""
+    """The output position of a notice behind the mark. The log does not have it."""
     tape: _Tape = field(default_factory=_Tape)
 
     @property
     def consumed(self) -> int:
-        """How far its input was received."""
+        """How much of its input the last worker received, as a position in the stream."""
         if self.progress.exact:
             return self.progress.consumed
-        # The kernel may count the end of the stream. Only when the worker died between receiving and noting it, this
-        # gives up a byte of a connection that is broken.
+        # The kernel may have counted the end of the stream. If the worker died between receiving and noting it, this
+        # gives up the last byte of a connection that is broken.
         return max(self.page.received, self.progress.consumed - 1)
 
     @property
     def output(self) -> bytes | None:
-        """What it is still to be sent; None when that does not fit with what was written, which is a fault of ours."""
+        """What it is still to be sent; None if that does not fit what was written, which would be a bug."""
         start = self.mark.position - len(self.carried)
         content = self.carried + self.tape.content
         if self.notice_at is not None:
@@ -107,68 +104,73 @@ class Adoptee:
 
     @property
     def output_position(self) -> int:
-        """Where its output ends, what is still to be sent included."""
+        """The position at which its output ends, with what is still to be sent."""
         notice = 0 if self.notice_at is None else len(encode_notice(self.dialect))
         return self.mark.position + self.tape.size + notice
 
 
 def receive_adoptee(handed: Handed, client: socket.socket, page: Page, dialect: Dialect) -> Adoptee:
-    """Look at what the last worker has left of a client. Raises OSError when the kernel does not say."""
+    """Read what the last worker has left of a client. Raises OSError if the kernel does not say."""
     mark = page.read_mark()
     if kernel.AVAILABLE:
         progress = kernel.read_progress(client)
     else:
-        # Only who was given back in good order comes here (see the supervisor), and then the page knows it all.
+        # Main passes on only clients that were given back here (Placement.can_carry_on): their pages say it all.
         progress = Progress(page.received, mark.position - mark.carried, True)
     return Adoptee(handed, client, page, progress, mark, dialect, page.carried(), page.read_notice())
 
 
 class Adoption:
-    """One shadow for a number of clients. Call `advance` until it says that the shadow is there; whenever there is a
-    `call`, make it, and `tell` what it gives: nothing goes on before."""
+    """One shadow for a number of clients.
+
+    Call `advance` until it returns True. Whenever there is a `call`, make it and `tell` the answer; nothing goes on
+    before. When `advance` has returned True, call `let_go` for the clients.
+    """
 
     def __init__(self, limits: Limits, adoptees: Iterable[Adoptee]) -> None:
         self.adoptees = sorted(adoptees, key=lambda adoptee: adoptee.mark.seq)
-        """Those who can be carried on, the ones with the oldest marks first."""
+        """The clients that can still be carried on, those with the oldest marks first."""
         self.lost: list[Adoptee] = []
-        """Those whose output cannot be made again."""
+        """The clients whose output cannot be made again."""
         self.applied = 0
-        """How many entries were applied again so far."""
+        """How many entries were replayed so far."""
         self.carried_on = 0
-        """How many of the adoptees were let go."""
+        """How many clients were let go."""
         self.call: Call | None = None
-        """What is to be asked of the log."""
+        """The call of the log to make next, if any."""
         self._limits = limits
         self._position = 0
         self._size = 0  # of the snapshot that is loaded
         self._loaded = 0
         self._loading = Loading(limits)
-        self._fanout: Fanout[_Tape] | None = None  # of the shadow, when that is loaded
+        self._fanout: Fanout[_Tape] | None = None  # of the shadow, once that is loaded
         self._records: deque[Record] = deque()
-        self._steps: Iterator[None] | None = None  # of the record at hand
+        self._steps: Iterator[None] | None = None  # of the record that is being applied
         self._starts: dict[int, list[Adoptee]] = {}
         self._find()
 
     def tell(self, answer: Any) -> None:
-        """What `call` has given, or the LogTrimmed that it has raised."""
+        """Take what `call` has returned, or the LogTrimmed that it has raised."""
         assert self.call is not None
         (method, _), self.call = self.call, None
         trimmed = isinstance(answer, LogTrimmed)
         if method == "find_snapshot":
             self._lose_first() if trimmed else self._load(*answer)
         elif method == "read_snapshot":
-            # It has gone while it was read. There is another one, perhaps too new for some.
+            # The snapshot was dropped while it was read. There is another one, perhaps too new for some clients.
             self._find() if trimmed else self._feed(answer)
         elif trimmed:
-            # It was trimmed faster than we read it.
+            # The log was trimmed faster than it was read.
             self.lost += self.adoptees
             self.adoptees = []
         else:
             self._records.extend(answer)
 
     def advance(self, target: int) -> bool:
-        """Work for a slice of time, as far as nothing has to be asked; true when the shadow has come to record
-        `target`, and no further, with all that the adoptees are to be sent on their tapes."""
+        """Work for a slice, or until there is a `call` to make.
+
+        Return True when the shadow is at record `target`, and all output of the clients up to there is on their tapes.
+        """
         until = time.monotonic() + SLICE
         while self.adoptees and self.call is None:
             if self._fanout is None:
@@ -187,7 +189,7 @@ class Adoption:
         return self.call is None
 
     def let_go(self) -> Adoptee:
-        """One of the adoptees, when `advance` has just said that the shadow is there: from here on it is not ours."""
+        """Return a client, which is not part of this adoption any more. Only after `advance` returned True."""
         self.carried_on += 1
         adoptee = self.adoptees.pop()
         assert self._fanout is not None
@@ -202,7 +204,7 @@ class Adoption:
             self.call = ("find_snapshot", (self.adoptees[0].mark.seq,))
 
     def _lose_first(self) -> None:
-        """There is none: the oldest mark is older than what the log has."""
+        """Give up the clients with the oldest mark, since no snapshot is that old."""
         oldest = self.adoptees[0].mark.seq
         self.lost += [adoptee for adoptee in self.adoptees if adoptee.mark.seq <= oldest]
         self.adoptees = [adoptee for adoptee in self.adoptees if adoptee.mark.seq > oldest]
@@ -247,7 +249,7 @@ class Adoption:
             fanout.flush()
 
     def _apply(self, record: Record, fanout: Fanout[_Tape]) -> Iterator[None]:
-        """Entry by entry."""
+        """Apply a record, entry by entry."""
         for entry in decode_entries(record.payload):
             effects = self._shadow.apply(entry, record.time)
             if effects:
@@ -258,6 +260,6 @@ class Adoption:
         self._start_tapes(fanout)
 
     def _start_tapes(self, fanout: Fanout[_Tape]) -> None:
-        """What has come so far was before the mark of these."""
+        """Begin the tapes of clients whose mark is at this record."""
         for adoptee in self._starts.pop(self._position, ()):
             fanout.attach(adoptee.handed.sid, adoptee.tape, adoptee.dialect)

@@ -4,7 +4,7 @@ Owns what main has asked for (release, retire, quiesce, pause, conclude), the cl
 and the decision when the worker ends.
 
     release, retire   stop reading clients; `_leave` when all that they sent is applied
-    conclude          `_leave` with all clients when the log is applied up to the given entry
+    conclude          `_leave` with all clients when the log is applied up to the given record
     _leave            after a snapshot, if it is asked for or worth it: have the clients wait for the end of a record
     give_back         between two records: write each client's mark, let go of the client, tell main
     quiesce, pause    stop reading clients; tell main when all that they sent is applied
@@ -69,7 +69,7 @@ class Departure:
         self._quiesce(self._pause)
 
     def conclude(self, order: Conclude) -> None:
-        """Apply the log up to exactly the given entry, put a snapshot of it if asked to, give all clients back, end."""
+        """Apply the log up to exactly a record, put a snapshot of it if asked to, give all clients back, and end."""
         self._reader.hold(order.seq, partial(self._conclude, order.snapshot))
 
     # --- what the rest of the worker calls
@@ -147,7 +147,7 @@ class Departure:
             self._reader.hold(0, lambda: self._main.post(Paused(self._reader.position)))
 
     def _conclude(self, snapshot: bool) -> None:
-        """All workers have come to exactly this entry: its state goes over to the next program."""
+        """All workers have come to exactly this record: its state goes over to the next program."""
         if snapshot:
             self._snapshots.want(self._leave_all)
         else:

@@ -1,16 +1,16 @@
-"""The way out of the log: what has come is applied to the replica of one worker, in order, in slices.
+"""The reading end of a worker: it reads the log and applies it to the worker's replica, in order and in slices.
 
-Owns the reading link, and the replica's place in the log. Promises: entries are applied in the order of the log, each
-once, with no gap; between two slices the loop can do other things; when the sequencer is lost, what was read is
-applied, and reading goes on from there as soon as there is another link to the same log. Never decides what comes of an
-entry, and never sends anything.
+Owns the reading link, and the replica's position in the log. Promises to apply the entries in the order of the log,
+each once, with no gap; and to let the loop do other things between two slices. If the sequencer is lost, the records
+that were read are applied, and reading goes on from there over the next link to the same log. Never decides what
+becomes of an entry, and never sends anything.
 
     IDLE --connect--> ASKING --answer--> APPLYING --all applied--> RESTING --> ASKING
       ^                  |                   |
-      +---- lost --------+     holding at a record: nothing more is applied, and `on_held` is told
+      +---- lost --------+     holding at a record: nothing more is applied, and `on_held` is called
                                capturing, between two records: nothing is applied until the state is copied
 
-It rests as whoever applies says: what comes meanwhile comes in one reading, and is flushed at once.
+After a reading it rests, for as long as `on_applied` says. All that comes meanwhile is read together.
 """
 
 import asyncio
@@ -28,15 +28,14 @@ from mpchat.server.worker.caller import Caller
 from mpchat.server.worker.outbound.fanout import Fanout
 
 READ_WAIT = 20.0
-"""Seconds that a read waits in the sequencer when nothing comes."""
+"""Seconds that a read waits in the sequencer for the next record."""
 
 FLUSH_SOON = 64 << 10
-"""When about so many bytes wait for the flush, a slice ends, or the answers to one reading could fill the memory. A
-fraction of the smallest useful send queue."""
+"""A slice ends when about this many bytes wait for the flush; else the output of one reading could fill the memory.
+A fraction of the smallest useful send queue."""
 
 SLICE = 0.05
-"""Seconds of applying before the worker looks around: a log full of what is dear to apply may take long, but beats,
-clients and main may not wait for it."""
+"""Seconds of a slice. Applying a long reading may take long, but beats, clients and main may not wait for it."""
 
 
 class _Stage(enum.Enum):
@@ -49,8 +48,8 @@ class _Stage(enum.Enum):
 class Reader:
     """The reading end of one worker.
 
-    `on_applied` is called after each slice, and gives after the last one of a reading for how many seconds to rest;
-    `fail` is called with what makes it impossible to go on (LogLost: until `connect`).
+    `on_applied` is called after each slice, and returns for how many seconds to rest, which counts after the last slice
+    of a reading. `fail` is called with the error that makes it impossible to go on; after LogLost, `connect` helps.
     """
 
     def __init__(
@@ -65,11 +64,11 @@ class Reader:
         self.position = position
         """The number of the last record that was applied whole."""
         self.between_records = True
-        """Whether what is applied is the log up to `position`, and nothing more."""
+        """Whether exactly the log up to `position` is applied, and no part of the next record."""
         self.applied_entries = 0
-        """How many entries this reader has applied, those of whole records."""
+        """How many entries of whole records this reader has applied."""
         self.applied_bytes = 0
-        """How many bytes of payload it has applied."""
+        """How many bytes of payload this reader has applied."""
         self._loop = loop
         self._replica = replica
         self._fanout = fanout
@@ -92,7 +91,7 @@ class Reader:
             self._ask()
 
     def disconnect(self) -> None:
-        """The link is of no use any more. What was read is still applied."""
+        """Close the link. What was read is still applied."""
         if self._caller is not None:
             self._caller.close()
             self._caller = None
@@ -103,7 +102,7 @@ class Reader:
             self._stage = _Stage.IDLE
 
     def catch_up(self, link: LogLink) -> None:
-        """Read the log to its end, waiting for the answers: nobody is served yet. Raises LogLost."""
+        """Read the log to its end and wait for the answers, before there are any clients. Raises LogLost."""
         while True:
             link.call("read", self.position, 0.0)
             records = link.receive()
@@ -113,14 +112,16 @@ class Reader:
                 pass
 
     def hold(self, seq: int, on_held: Callable[[], None]) -> None:
-        """Apply no record after `seq`; call `on_held` when the replica has come so far, or is further already. A `seq`
-        of 0 holds at the end of the record at hand."""
+        """Apply no record after `seq`, and call `on_held` when the replica is there, or if it is further already.
+
+        A `seq` of 0 holds at the end of the record that is being applied.
+        """
         self._hold_at, self._on_held = seq, on_held
         self._check_hold()
 
     def capture(self, then: Callable[[int, Capture], None]) -> None:
-        """Copy the state after a record, as soon as this is between two, and call `then` with the number of that
-        record and the copy. One at a time."""
+        """Copy the state between two records, as soon as possible, and call `then` with the number of the first of them
+        and the copy. One capture at a time."""
         if self._on_captured is not None:
             raise ValueError("a capture is under way")
         self._on_captured = then
@@ -128,16 +129,16 @@ class Reader:
 
     @property
     def capturing(self) -> bool:
-        """Whether there is a capture to be made, or under way."""
+        """Whether a capture is under way or waits to begin."""
         return self._on_captured is not None
 
     def _plan_capturing(self) -> None:
-        # Who applies looks for it between two slices.
+        # While records are applied, `_go_on` looks for it between two slices.
         if self._on_captured is not None and self._stage is not _Stage.APPLYING:
             self._loop.call_soon(self._guarded(self._go_on_capturing))
 
     def _go_on_capturing(self) -> None:
-        """Copy for a slice, if there is something to be copied."""
+        """Copy for a slice, if a capture is wanted and this is between two records."""
         if self._on_captured is None or not self.between_records:
             return
         if self._capture is None:
@@ -164,7 +165,7 @@ class Reader:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Apply a slice of what was read, and let the clients see it; when all is applied, ask for what follows."""
+        """Apply a slice of what was read, and report it. When all of it is applied, ask for the next records."""
         if self._on_captured is not None and self.between_records:
             self._go_on_capturing()
             self._loop.call_soon(self._guarded(self._go_on))
@@ -186,7 +187,7 @@ class Reader:
         self._plan_capturing()
 
     def _apply_slice(self) -> bool:
-        """Apply for a while; whether there is more."""
+        """Apply for a slice, and return whether there is more."""
         until = time.monotonic() + SLICE
         return any(self._fanout.pending >= FLUSH_SOON or time.monotonic() >= until for _ in self._steps)
 

@@ -48,7 +48,9 @@ class Office:
         self.ends = 0
         self.replica = SimpleNamespace(stopped=False)
         self.reader = SimpleNamespace(position=7, between_records=True, hold=self._hold)
-        self.snapshots = SimpleNamespace(busy=False, uncovered_entries=4, want=self._want, want_if_worth=self._want_if_worth)
+        self.snapshots = SimpleNamespace(
+            busy=False, uncovered_entries=4, want=self._want, want_if_worth=self._want_if_worth
+        )
         self.main = SimpleNamespace(busy=False, post=self.told.append, report_released=self._tell)
         self.loop = SimpleNamespace(call_soon=self.soon.append)
         self.publisher = SimpleNamespace(call_when_applied=self.barriers.append)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from mpchat.errors import BootError, ForkError
 from mpchat.log.local.journal import Journal
 from mpchat.log.local.process import Sequencer
-from mpchat.log.port import LogAddress, LogError
+from mpchat.log.port import LogAddress, LogError, Snapshot
 from mpchat.server.main.recovery import Pulse, Restarts
 from mpchat.server.main.waitloop import WaitLoop
 
@@ -104,12 +104,16 @@ class Sequencing:
         self._may_give_up = False
 
     def release(self, on_released: Callable[[], None]) -> None:
-        """End it for good, and call `on_released` when it has ended. From then on the journal is the caller's."""
+        """End it for good, and call `on_released` when it has ended."""
         self._on_released = on_released
         if self._sequencer is None:
             on_released()
         else:
             self._sequencer.kill()
+
+    def read_snapshot(self) -> Snapshot:
+        """Return the latest snapshot in the journal. Only after `release`. Raises LogError when there is none."""
+        return self._journal.read_snapshot()
 
     def resume(self) -> None:
         """Keep a sequencer running after all. Harmless when it was not released."""

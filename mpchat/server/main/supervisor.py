@@ -105,7 +105,6 @@ class Supervisor:
         self._upgrade = Upgrade(
             self._loop,
             launch.program,
-            journal,
             self._workforce,
             self._supervision,
             self._sequencing,

@@ -19,7 +19,6 @@ import logging
 from collections.abc import Callable
 
 from mpchat import __version__
-from mpchat.log.local.journal import Journal
 from mpchat.log.port import LogError, Snapshot
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.upgrade.program import Program
@@ -50,7 +49,6 @@ class Upgrade:
         self,
         loop: WaitLoop,
         program: Program | None,
-        journal: Journal,
         workforce: Workforce,
         supervision: Supervision,
         sequencing: Sequencing,
@@ -61,7 +59,6 @@ class Upgrade:
         """The version that has passed the last trial."""
         self._loop = loop
         self._program = program
-        self._journal = journal
         self._workforce = workforce
         self._supervision = supervision
         self._sequencing = sequencing
@@ -152,10 +149,10 @@ class Upgrade:
             self._stage = _Stage.WAITING
 
     def _hand_over(self) -> None:
-        """The sequencer has ended, too: the journal is ours. Read the snapshot of the record at which all stopped."""
+        """The sequencer has ended, too. Read the snapshot of the record at which all workers stopped."""
         try:
             # No snapshot is made of an empty log.
-            snapshot = self._journal.read_snapshot() if self._seq else Snapshot(0, b"")
+            snapshot = self._sequencing.read_snapshot() if self._seq else Snapshot(0, b"")
         except LogError as error:
             self.give_up(str(error))
             return

@@ -50,11 +50,12 @@ class Office:
             workers={0: "worker"}, paused_at=None, worker_lost=False, pause=lambda: self.did.append("pause"),
             conclude=lambda seq: self.did.append(("conclude", seq)), kill_all=lambda: self.did.append("kill"),
         )  # fmt: skip
-        self.sequencing = SimpleNamespace(release=self._release, resume=lambda: self.did.append("resume"))
+        self.sequencing = SimpleNamespace(
+            release=self._release, read_snapshot=self._read_snapshot, resume=lambda: self.did.append("resume")
+        )
         supervision = SimpleNamespace(is_silent=lambda now: self.silent)
-        journal = SimpleNamespace(read_snapshot=self._read_snapshot)
         self.upgrade = Upgrade(
-            cast(Any, None), cast(Any, program), cast(Any, journal), cast(Any, self.workforce), cast(Any, supervision),
+            cast(Any, None), cast(Any, program),  cast(Any, self.workforce), cast(Any, supervision),
             cast(Any, self.sequencing), self.did.append, lambda: self.did.append("given up"),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ That each step is bounded in what it does is tested where the steps are; here is
 from __future__ import annotations
 
 import pytest
-import stalls
+from mpchat_tools.growth import stalls
 
 BOUND = 0.2
 """Seconds. The least --beat-timeout is 0.5, and a worker has two beats to lose."""

@@ -6,7 +6,6 @@ Promises that no process of it is left when OwnServer is closed. Never touches a
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.faults import Faults, Kind
 from mpchat_tools.common.limits import deferred_interrupts
 from mpchat_tools.common.meter import list_family
+from mpchat_tools.common.serverlog import READY
 
 READY_S = 20.0
 SENDQ = 1 << 26  # bytes that may wait for one client where that is not what is measured
@@ -71,7 +71,7 @@ class OwnServer:
                 raise ToolError(f"the server ended before it was ready:\n{self.log_tail()}")
             said += chunk
         self.ready_s = time.monotonic() - self._started
-        match = re.fullmatch(rb"mpchat ready on (\S+):(\d+), \d+ workers?\n", said)
+        match = READY.fullmatch(said)
         if match is None:
             raise ToolError(f"the server does not say where it is ready, but {said[:200]!r}")
         self.host, self.port = match[1].decode().strip("[]"), int(match[2])

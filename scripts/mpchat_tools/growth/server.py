@@ -7,7 +7,6 @@ is left when the block of `running` ends.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,18 +15,17 @@ import psutil
 from mpchat_tools.common.meter import list_family, measure_process
 from mpchat_tools.common.server import OwnServer
 from mpchat_tools.common.server import running as running_own
+from mpchat_tools.common.serverlog import find_start
 
-STARTED = re.compile(r"(worker|sequencer)(?:-\d+)? started, pid (\d+)$")
 KINDS = ("workers", "sequencer", "main", "rest")
-_NAMES = {"worker": "workers", "sequencer": "sequencer"}
 
 ByKind = dict[str, float]
 
 
 def find_kinds(lines: Sequence[str]) -> dict[int, str]:
     """The processes that the log names, with their kinds."""
-    found = [match for line in lines if (match := STARTED.search(line))]
-    return {int(match[2]): _NAMES[match[1]] for match in found}
+    started = [found for line in lines if (found := find_start(line))]
+    return {pid: "sequencer" if name == "sequencer" else "workers" for name, pid in started}
 
 
 class Server:

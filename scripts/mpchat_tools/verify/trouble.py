@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 import signal
 import time
 from collections import Counter, deque
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import psutil
 
 from mpchat_tools.common.server import OwnServer
+from mpchat_tools.common.serverlog import UPGRADE_ENDS, Event, find_event, find_start
 from mpchat_tools.verify.surroundings import LONGEST_S, Installation, Shortage
 
 AROUND_S = 0.1  # what was already on its way arrives this long after the event, before the pause begins
@@ -26,10 +26,7 @@ SETTLED_S = 1.0  # a worker is stopped at this age: before it is ready, main giv
 KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale", "disk", "limit")
 MOVES = ("hup", "upgrade", "scale")  # requests
 MOVE_S = 1.0  # that they take: clients of an upgrade wait after its trial, and those of a reload one by one
-STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
-DONE = {"reloaded": "hup", "the program is replaced": "upgrade", "workers from now on": "scale"}  # as the log says it
-UPGRADE_BEGINS = "trying the version that is installed now"
-UPGRADE_ENDS = ("the program is replaced", "no upgrade")
+DONE = {Event.RELOADED: "hup", Event.UPGRADED: "upgrade", Event.SCALED: "scale"}
 UPGRADE_HEARD_S = 1.0  # so long after USR2 the log says at the latest that an upgrade has begun
 PLENTY_S = 1.0  # at least, between two shortages
 DISK_GONE = 0.8  # of a run: by then all on the disk that goes has gone
@@ -136,11 +133,12 @@ class Killer:
     def look(self) -> None:
         """Read what the server has logged meanwhile."""
         for line in self._server.new_log_lines():
-            started = STARTED.search(line)
-            if started is not None:
-                self._pids[started[1]] = int(started[2])
-            self.done.update(kind for words, kind in DONE.items() if words in line)
-            self._upgrading = UPGRADE_BEGINS in line or (self._upgrading and not any(e in line for e in UPGRADE_ENDS))
+            if started := find_start(line):
+                self._pids[started[0]] = started[1]
+            event = find_event(line)
+            if event in DONE:
+                self.done[DONE[event]] += 1
+            self._upgrading = event is Event.UPGRADE_TRIED or (self._upgrading and event not in UPGRADE_ENDS)
 
     def _strike(self, kind: str) -> bool:
         match kind:

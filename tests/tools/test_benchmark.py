@@ -28,18 +28,18 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from interruption import interrupt
 from mpchat_tools.bench import command as benchmark
 from mpchat_tools.bench import peers
 from mpchat_tools.bench.check import (
     Findings,
-    Reference,
-    RoomCheck,
-    compare_references,
-    count_reordered,
+    Receivers,
+    compare_processes,
     find_keys,
-    judge_keys,
     measure_latencies,
+    merge_orders,
 )
 from mpchat_tools.bench.dialects import DIALECTS, Dialect, Irc, Line, Nats, Plain, Redis, name_of
 from mpchat_tools.bench.load import EXTRA_S, TICK_S, Load, Task
@@ -177,12 +177,12 @@ def check_room(load: Workload, spoil: Callable[[Keys], Keys], victim: int, diale
     """All receivers of room 0 get what they should, but for one of them."""
     dialect = dialect or Plain()
     order = draw_order(load, 0, random.Random(7))
-    check = RoomCheck(load, dialect, 0)
+    streams = []
     for client in sorted(range(load.clients), key=load.is_sender):
         keys = order if dialect.echoes else without(order, client)
         keys = spoil(list(keys)) if client == victim else keys
-        check.feed(client, b"".join(deliver(dialect, load, keys)))
-    return check.findings
+        streams.append((client, b"".join(deliver(dialect, load, keys))))
+    return Receivers(load, dialect, 0, streams).judge()[0]
 
 
 def keep(keys: Keys) -> Keys:
@@ -267,28 +267,46 @@ def test_an_echo_is_a_double_unless_the_protocol_has_it() -> None:
 
 
 def test_what_is_not_a_delivery_is_counted_in_bytes() -> None:
-    check = RoomCheck(FLOOD, Plain(), 0)
     frames = deliver(Plain(), FLOOD, FLOOD.expected_keys(5, echoes=False))
-    check.feed(5, b"* hello\n".join(frames))
-    assert check.findings.strange == (len(frames) - 1) * len(b"* hello\n")
-    assert check.findings.faults == 0
+    findings, _ = Receivers(FLOOD, Plain(), 0, [(5, b"* hello\n".join(frames))]).judge()
+    assert findings.strange == (len(frames) - 1) * len(b"* hello\n")
+    assert findings.faults == 0
 
 
 def test_two_processes_are_compared() -> None:
     order = draw_order(FLOOD, 0, random.Random(7))
-    one, same, other = (Reference(b"", keys) for keys in (order, list(order), swap_neighbours(list(order))))
-    assert compare_references([[one], [same]]).disagreed == 0
-    assert compare_references([[one], [other]]).disagreed == 1
-    sender = Reference(order[0][:5], without(order, int(order[0][:5])))
-    assert compare_references([[one], [sender]]).faults == 0
+    assert compare_processes([[order], [list(order)]]).disagreed == 0
+    assert compare_processes([[order], [swap_neighbours(list(order))]]).disagreed == 1
+    sender = without(order, int(order[0][:5]))
+    assert compare_processes([[order], [sender]]).faults == 0
+
+
+@given(st.integers(3, 6), st.integers(1, 6), st.builds(random.Random, st.integers(0, 2**32)))
+def test_three_who_lack_their_own_messages_have_the_whole_order(
+    senders: int, messages: int, dice: random.Random
+) -> None:
+    load = dataclasses.replace(FLOOD, clients=senders, senders=senders, messages=messages)
+    order = draw_order(load, 0, dice)
+    assert merge_orders([without(order, sender) for sender in dice.sample(range(senders), 3)]) == order
 
 
 def test_faults_are_counted_by_their_kind() -> None:
-    expected = [b"00001:0000000", b"00001:0000001", b"00002:0000000"]
-    assert judge_keys(expected[:1], expected).lost == 2
-    assert judge_keys(expected * 3, expected).doubled == 6
-    assert judge_keys([*expected, b"00009:0000000"], expected).doubled == 1
-    assert count_reordered([expected[1], expected[0], expected[1], expected[0]]) == 1
+    """At a receiver that all others agree with: the order that it is compared with is that of somebody else."""
+    assert check_room(FLOOD, lambda keys: keys[:1], 6).lost == 4 * 5 - 1
+    assert check_room(FLOOD, lambda keys: keys * 3, 6).doubled == 2 * 4 * 5
+    assert check_room(FLOOD, lambda keys: [*keys, b"00009:0000000"], 6).doubled == 1
+    assert check_room(FLOOD, lambda keys: [*keys, b"00001:0000005"], 6).doubled == 1
+
+
+def test_what_nobody_got_is_lost_at_everybody() -> None:
+    order = draw_order(FLOOD, 0, random.Random(7))
+    gone = FLOOD.key(2, 1)
+    streams = [
+        (client, b"".join(deliver(Plain(), FLOOD, [key for key in without(order, client) if key != gone])))
+        for client in sorted(range(FLOOD.clients), key=FLOOD.is_sender)
+    ]
+    findings, _ = Receivers(FLOOD, Plain(), 0, streams).judge()
+    assert (findings.lost, findings.faults) == (FLOOD.clients - 1, FLOOD.clients - 1)
 
 
 def test_latency_is_from_the_time_a_message_was_due() -> None:
@@ -370,7 +388,7 @@ def test_a_message_in_pieces_is_seen_and_a_late_double_is_found() -> None:
         _, _, done, verdict = (ours.recv() for _ in range(4))
     server.join(RUN_S)
     assert (done.counted, done.disconnected) == (3, 0)
-    assert verdict.findings == Findings(streams=2, deliveries=4, doubled=1)
+    assert verdict.findings == Findings(streams=2, deliveries=4, doubled=1, ordered=1)
 
 
 # --------------------------------------------------------------------------------------------- the report

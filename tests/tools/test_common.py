@@ -23,7 +23,7 @@ COMMANDS = {"mpchat_tools.verify.stress", "mpchat_tools.verify.chaos"} | {
 MAY_IMPORT = {
     "common": {"common"},
     "verify": {"common", "verify"},
-    "bench": {"common", "bench"},
+    "bench": {"common", "verify", "bench"},
     "growth": {"common", "bench", "growth"},
 }
 ROWS = [["server", "rate", "(range)"], ["mpchat", "1,000", "(1 to 2)"], ["x", "7", ""]]

@@ -1,28 +1,32 @@
 """Whether the receivers of a benchmark got what was sent: nothing lost, doubled, out of order, or in another order.
 
-Owns the reading of received streams after the clock has stopped. Promises that of each stream which was kept, every
-delivery is found and compared: with what was sent, in the order of its sender, and, where the server has one order
-for all, with what other receivers saw. PURE: bytes in, findings out.
+Owns the reading of received streams after the clock has stopped. A stream of any protocol becomes lines
+`SENDER: NUMBER`, and these go through the checker that stress.py and chaos.py use (`verify.check`). PURE: bytes in,
+findings out.
 
-One order. Who gets its own messages not cannot be compared directly: from both of two streams, the messages of both
-receivers are left out, and the rest must be equal. A receiver that sends nothing is a sufficient *reference*; if there
-is none, three senders are, since for each pair of messages one of the three has sent neither.
+One order. The reference is the stream of a receiver that gets everything. A room where everybody talks has none; there
+it is merged from three streams, since for each pair of messages at least one of the three has both. Where the server
+promises one order per sender only, streams are sorted by sender before they are compared.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from operator import itemgetter
 
 from mpchat_tools.bench.dialects import Dialect
 from mpchat_tools.bench.workload import NUMBER_DIGITS, SENDER_DIGITS, Workload
+from mpchat_tools.common.faults import Faults, Kind
+from mpchat_tools.verify.check import Resident, RoomCheck
+from mpchat_tools.verify.reference import compare_orders
+from mpchat_tools.verify.talk import Said
 
 Keys = list[bytes]
-REFERENCES = 3
+MERGED = 3  # streams
 
 sender_of = itemgetter(slice(0, SENDER_DIGITS))
 
@@ -49,101 +53,118 @@ class Findings:
         return self.lost + self.doubled + self.reordered + self.disagreed
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What one receiver saw; `own` is the sender whose messages it does not get, or empty."""
-
-    own: bytes
-    keys: Keys
-
-
 def find_keys(pattern: re.Pattern[bytes], stream: bytes) -> Keys:
     """The keys of all deliveries in a stream, in their order."""
     found = pattern.findall(stream)
     return [key for _, key in found] if pattern.groups == 2 else found
 
 
-def judge_keys(keys: Keys, expected: Keys) -> Findings:
-    """One stream against what was sent. `expected` is sorted."""
-    findings = Findings(streams=1, deliveries=len(keys))
-    if sorted(keys, key=sender_of) == expected:  # the sort is stable: it keeps the order of each sender
+class Receivers:
+    """The receivers of one room in one process, each with its whole stream."""
+
+    def __init__(self, workload: Workload, dialect: Dialect, room: int, streams: Sequence[tuple[int, bytes]]) -> None:
+        """`streams`: client and stream. Those of clients that only listen come first."""
+        self._workload, self._dialect, self._streams = workload, dialect, streams
+        self._pattern = dialect.pattern(workload, room)
+        self._senders = {b"%0*d" % (SENDER_DIGITS, sender) for sender in workload.senders_of(room)}
+        self._check = RoomCheck(b"", Faults(), self._read)
+        self._residents = [Resident(self._own(client), self._check, b"") for client, _ in streams]
+
+    def judge(self) -> tuple[Findings, list[Keys]]:
+        """Compare every stream with the reference; also give the orders that it was made of, for other processes."""
+        chosen = self._choose()
+        self._make_reference(list(chosen.values()))
+        total, same, block = Findings(), Findings(), b""
+        for number in [*chosen, *(each for each in range(len(self._streams)) if each not in chosen)]:
+            client, stream = self._streams[number]
+            if block and stream == block and not self._own(client):
+                total.add(same)  # what is equal byte for byte need not be read again
+                continue
+            keys = chosen[number] if number in chosen else self._find(stream)
+            judged = self._judge_stream(self._residents[number], keys)
+            judged.strange = len(stream) - len(keys) * self._dialect.length(self._workload)
+            judged.ordered = int(total.streams > 0 and self._dialect.one_order and judged.faults == judged.disagreed)
+            if not (block or judged.faults or self._own(client)):
+                block, same = stream, replace(judged, ordered=int(self._dialect.one_order))
+            total.add(judged)
+        return total, list(chosen.values()) if self._dialect.one_order else []
+
+    def _choose(self) -> dict[int, Keys]:
+        """The streams that make the reference: those without a fault of their own, if there are any."""
+        needed = MERGED if self._own(self._streams[0][0]) else 1
+        right: dict[int, Keys] = {}
+        wrong: dict[int, Keys] = {}
+        for number, (client, stream) in enumerate(self._streams):
+            if len(right) == needed or (needed == 1 and self._own(client)):
+                break
+            keys = self._find(stream)
+            expected = self._workload.expected_keys(client, self._dialect.echoes)
+            (right if sorted(keys, key=sender_of) == expected else wrong)[number] = keys
+        return dict(list((right | wrong).items())[:needed])
+
+    def _own(self, client: int) -> bytes:
+        """The sender whose messages this client does not get; empty if it gets all."""
+        gets_all = self._dialect.echoes or not self._workload.is_sender(client)
+        return b"" if gets_all else b"%0*d" % (SENDER_DIGITS, client)
+
+    def _find(self, stream: bytes) -> Keys:
+        keys = find_keys(self._pattern, stream)
+        return keys if self._dialect.one_order else sorted(keys, key=sender_of)  # stable: keeps each sender's order
+
+    def _read(self, line: bytes) -> Said:
+        name, number = line[:SENDER_DIGITS], int(line[SENDER_DIGITS + 2 :])
+        known = name in self._senders and number < self._workload.messages
+        return Said(name, self._check.name if known else b"?", number + 1)
+
+    def _make_reference(self, found: Sequence[Keys]) -> None:
+        reference = self._check.reference
+        for key in found[0] if len(found) == 1 else merge_orders(found):
+            line = write_line(key)
+            said = self._read(line)
+            if said.room == self._check.name and said.number > reference.heard[said.name]:
+                reference.extend(line, said)
+        reference.said.update(dict.fromkeys(self._senders, self._workload.messages))
+        reference.close()
+
+    def _judge_stream(self, resident: Resident, keys: Keys) -> Findings:
+        self._check.faults = Faults()
+        resident.feed(b"".join(map(write_line, keys)))
+        resident.judge()
+        counts = self._check.faults.counts
+        findings = Findings(1, len(keys), counts[Kind.LOST], counts[Kind.DOUBLED] + counts[Kind.MISDELIVERED])
+        findings.reordered = counts[Kind.REORDERED]
+        findings.disagreed = int(counts[Kind.DISAGREED] > 0 and not findings.faults)
         return findings
-    counts, wanted = Counter(keys), set(expected)
-    findings.lost = len(wanted - counts.keys())
-    findings.doubled = counts.total() - len(counts.keys() & wanted)
-    findings.reordered = count_reordered(keys)
-    return findings
 
 
-def count_reordered(keys: Keys) -> int:
-    """How many came after a later one of the same sender, for the first time."""
-    latest: dict[bytes, bytes] = {}
-    seen: set[bytes] = set()
-    late = 0
-    for key in keys:
-        sender = sender_of(key)
-        if key not in seen and key < latest.get(sender, b""):
-            late += 1
-        latest[sender] = max(key, latest.get(sender, b""))
-        seen.add(key)
-    return late
+def write_line(key: bytes) -> bytes:
+    return b"%b: %b\n" % (key[:SENDER_DIGITS], key[SENDER_DIGITS + 1 :])
 
 
-def agree(one: Reference, two: Reference) -> bool:
-    """Whether two receivers saw the same order."""
-    return leave_out(one.keys, two.own) == leave_out(two.keys, one.own)
+def merge_orders(orders: Sequence[Keys]) -> Keys:
+    """One order from those of up to three receivers, each of whom lacks its own messages."""
+    one, two, three = [*orders, [], []][:MERGED]
+    in_one, in_two, rank = set(one), set(two), {key: place for place, key in enumerate(three)}
+    taken: dict[bytes, None] = {}
+    left, right = 0, 0
+    while left < len(one) and right < len(two):
+        mine, other = one[left], two[right]
+        if mine in taken or other in taken:
+            left, right = left + (mine in taken), right + (other in taken)
+        elif (mine in in_two) == (other in in_one):
+            taken[mine if rank.get(mine, 0) <= rank.get(other, 0) else other] = None
+        else:
+            taken[other if mine in in_two else mine] = None
+    return list(taken | dict.fromkeys(one[left:] + two[right:]))
 
 
-def leave_out(keys: Keys, sender: bytes) -> Keys:
-    return [key for key in keys if sender_of(key) != sender] if sender else keys
-
-
-def compare_references(groups: Sequence[Sequence[Reference]]) -> Findings:
-    """The references of one room in several processes."""
+def compare_processes(groups: Sequence[Sequence[Keys]]) -> Findings:
+    """The orders that several processes saw of one room."""
     findings = Findings()
-    for number, group in enumerate(groups):
-        for other in groups[:number]:
-            findings.ordered += len(group)
-            findings.disagreed += sum(not all(agree(mine, theirs) for theirs in other) for mine in group)
+    for others, group in combinations(groups, 2):
+        findings.ordered += len(group)
+        findings.disagreed += sum(any(compare_orders([mine, other]) for other in others) for mine in group)
     return findings
-
-
-@dataclass(slots=True)
-class RoomCheck:
-    """The receivers of one room in one process. Feed the listeners first: they are the best references."""
-
-    workload: Workload
-    dialect: Dialect
-    room: int
-    findings: Findings = field(default_factory=Findings)
-    references: list[Reference] = field(default_factory=list)
-    _block: bytes = b""  # the first listener's stream, if all is well with it
-    _block_keys: Keys = field(default_factory=list)
-
-    def feed(self, client: int, stream: bytes) -> Keys:
-        """Judge a receiver's whole stream; the keys in it, in their order."""
-        gets_all = self.dialect.echoes or not self.workload.is_sender(client)
-        if gets_all and self._block and stream == self._block:
-            # What is equal byte for byte need not be read again.
-            same = Findings(streams=1, deliveries=len(self._block_keys), ordered=int(self.dialect.one_order))
-            self.findings.add(same)
-            return self._block_keys
-        keys = find_keys(self.dialect.pattern(self.workload, self.room), stream)
-        judged = judge_keys(keys, self.workload.expected_keys(client, self.dialect.echoes))
-        judged.strange = len(stream) - len(keys) * self.dialect.length(self.workload)
-        if not judged.faults and self.dialect.one_order:
-            self._compare(Reference(b"" if gets_all else b"%0*d" % (SENDER_DIGITS, client), keys), judged)
-        if gets_all and not self._block and not judged.faults and not judged.strange:
-            self._block, self._block_keys = stream, keys
-        self.findings.add(judged)
-        return keys
-
-    def _compare(self, mine: Reference, judged: Findings) -> None:
-        if self.references:
-            judged.ordered = 1
-            judged.disagreed = int(not all(agree(mine, other) for other in self.references))
-        if not self.references or (self.references[0].own and len(self.references) < REFERENCES):
-            self.references.append(mine)
 
 
 def measure_latencies(

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from mpchat_tools.bench.check import Findings, Reference, RoomCheck, measure_latencies
+from mpchat_tools.bench.check import Findings, Keys, Receivers, measure_latencies
 from mpchat_tools.bench.dialects import Dialect
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.crew import Failure, Pipe
@@ -90,7 +90,7 @@ class Verdict:
     """What the check found, and the latencies of deliveries."""
 
     findings: Findings
-    references: dict[int, list[Reference]]
+    orders: dict[int, list[Keys]]
     latencies_ns: array[int]
 
 
@@ -458,21 +458,20 @@ class Load:
 
     def _judge(self, start_ns: int) -> Verdict:
         findings, latencies = Findings(), array("q")
-        checks: dict[int, RoomCheck] = {}
+        streams: dict[int, list[tuple[int, bytes]]] = {}
         for client in self._listeners_first():
             if not client.kept:
                 findings.lost += max(0, client.wanted - client.got) // self._length
                 continue
-            room = self._workload.room_of(client.number)
-            check = checks.setdefault(room, RoomCheck(self._workload, self._dialect, room))
             stream = bytes(client.view[: client.got])
-            check.feed(client.number, stream)
+            streams.setdefault(self._workload.room_of(client.number), []).append((client.number, stream))
             latencies.extend(self._latencies(client, stream, start_ns))
-        for check in checks.values():
-            findings.add(check.findings)
+        orders: dict[int, list[Keys]] = {}
+        for room, received in streams.items():
+            found, orders[room] = Receivers(self._workload, self._dialect, room, received).judge()
+            findings.add(found)
         shared = self._workload.rooms < self._workload.processes  # rooms that other processes have clients in, too
-        references = {room: check.references for room, check in checks.items()} if shared else {}
-        return Verdict(findings, references, latencies)
+        return Verdict(findings, orders if shared else {}, latencies)
 
     def _latencies(self, client: Client, stream: bytes, start_ns: int) -> array[int]:
         if client.arrivals is None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from mpchat_tools.bench.check import Findings, compare_references
+from mpchat_tools.bench.check import Findings, compare_processes
 from mpchat_tools.bench.dialects import DIALECTS, Dialect
 from mpchat_tools.bench.load import Done, Here, Ready, Task, Verdict, run_load
 from mpchat_tools.bench.peers import Peer, running
@@ -149,9 +149,9 @@ def judge(verdicts: list[Verdict]) -> Findings:
     findings = Findings()
     for verdict in verdicts:
         findings.add(verdict.findings)
-    rooms = sorted({room for verdict in verdicts for room in verdict.references})
+    rooms = sorted({room for verdict in verdicts for room in verdict.orders})
     for room in rooms:
-        findings.add(compare_references([v.references[room] for v in verdicts if room in v.references]))
+        findings.add(compare_processes([v.orders[room] for v in verdicts if room in v.orders]))
     return findings
 
 

@@ -21,12 +21,12 @@ from __future__ import annotations
 import re
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from mpchat_tools.common.faults import EXAMPLES, Faults, Kind
 from mpchat_tools.verify.reference import Key, Reference, Start
-from mpchat_tools.verify.talk import read_line
+from mpchat_tools.verify.talk import Said, read_line
 
 BEHIND = 16 << 20  # bytes that a client may be behind; the server's send queue holds 1 MiB
 HELD = 1 << 20  # bytes that a client may be ahead of the observers
@@ -160,7 +160,7 @@ class Stream:
 
     def _take_unknown(self, line: bytes, now_ns: int, alone: bool) -> bool:
         """A line that the reference has not, or not yet."""
-        reference, said = self._reference, read_line(line)
+        reference, said = self._reference, self._room.read(line)
         key = (said.name, said.number) if said is not None and said.number else None
         if said is None:
             self._blame(Kind.TORN, f"got {line[:80]!r}")
@@ -285,7 +285,7 @@ class Guest(Stream):
                     self._answers = number + 1
                 return True
         if not self.entered:
-            kind = Kind.TORN if read_line(line) is None else Kind.MISDELIVERED
+            kind = Kind.TORN if self._room.read(line) is None else Kind.MISDELIVERED
             self._blame(kind, f"got {line[:80]!r} before it was in its room")
             return True
         return self._take_history(line)
@@ -339,10 +339,11 @@ AStream = TypeVar("AStream", bound=Stream)
 
 
 class RoomCheck:
-    """All streams of one room in one process."""
+    """All streams of one room in one process. `read` says what a line is."""
 
-    def __init__(self, name: bytes, faults: Faults) -> None:
+    def __init__(self, name: bytes, faults: Faults, read: Callable[[bytes], Said | None] = read_line) -> None:
         self.name = name
+        self.read = read
         self.faults = faults
         self.remarks: list[str] = []
         self.reference = Reference()

@@ -7,8 +7,8 @@ line of it, and a few for each client and each line that was lost.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from mpchat_tools.verify.talk import Said
 
@@ -17,6 +17,7 @@ WINDOW = 1 << 20  # bytes that are kept behind the slowest client, to know a dou
 
 Key = tuple[bytes, int]
 """A message: its sender, and its number."""
+AKey = TypeVar("AKey", bound=Hashable)
 
 
 class Start(NamedTuple):
@@ -107,10 +108,10 @@ class Reference:
             del self._index[line]
 
 
-def compare_orders(orders: list[list[Key]]) -> list[Key]:
+def compare_orders(orders: Sequence[Sequence[AKey]]) -> list[AKey]:
     """The messages that the observers of one room in several processes have in different places."""
     rank = {key: place for place, key in enumerate(dict.fromkeys(orders[0]))}
-    found = []
+    found: list[AKey] = []
     for order in orders[1:]:
         last = -1
         for key in dict.fromkeys(order):

@@ -48,7 +48,7 @@ from mpchat_tools.bench.report import format_doubts, format_workload
 from mpchat_tools.bench.run import Run
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.figures import Figure
-from mpchat_tools.common.meter import foreign_share, read_cpu, read_memory, stolen_share
+from mpchat_tools.common.meter import Meter, add_up, foreign_share, stolen_share
 from server import ROOT
 
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -341,11 +341,13 @@ def test_cpu_and_memory_are_those_of_the_whole_family() -> None:
         assert parent.stdout is not None
         parent.stdout.readline()
         (child,) = psutil.Process(parent.pid).children()
-        assert read_cpu(parent.pid) > read_cpu(child.pid) >= 0.3
-        whole, part = read_memory(parent.pid), read_memory(child.pid)
+        family, alone = Meter(parent.pid, {child.pid: "workers"}), Meter(child.pid)
+        assert sum(family.read_cpu().values()) > alone.read_cpu()["main"] >= 0.3
+        assert family.read_cpu()["workers"] >= 0.3
+        whole, part = add_up(family.read_memory()), add_up(alone.read_memory())
         assert whole is None or part is None or whole > part > 0
         parent.communicate(b"\n", timeout=RUN_S)
-    assert read_cpu(parent.pid) == 0.0
+    assert sum(family.read_cpu().values()) == 0.0
 
 
 # -------------------------------------------------------------------------------------- the load generator
@@ -611,9 +613,7 @@ def test_mpchat_and_the_baselines_are_compared(tmp_path: Path) -> None:
         assert set(each["latency_ms"]) == ({"p50", "p99", "max"} if each["workload"] == "A" else set())
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind"), [("loss", "lost"), ("double", "doubled"), ("swap", "reordered"), ("order", "disagreed")]
-)
+@pytest.mark.parametrize(("fault", "kind"), [("loss", "lost"), ("order", "disagreed")])
 def test_a_server_that_errs_is_caught(fault: str, kind: str, tmp_path: Path) -> None:
     command = f"{FAULTY} --fault {fault} --victim ^c00009$ --sound 2"
     arguments = ["--only", "mpchat", "--workloads", "B1", "--command", command, "--silence", "1", *SMALL]
@@ -631,8 +631,7 @@ def test_a_server_that_does_not_come_up_is_said_with_its_log(tmp_path: Path) -> 
     assert "no, not today" in printed
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(ending: signal.Signals) -> None:
+def test_an_interrupted_run_leaves_nothing_behind() -> None:
     """The server has a session of its own and would go on; conftest.py looks for what was left."""
     with start("--only", "blocks", "--workloads", "A", "--clients", "4", "--loads", "10", "--seconds", "30") as script:
-        interrupt(script, ending)  # the server and two load processes, at least
+        interrupt(script, signal.SIGTERM)  # the server and two load processes, at least

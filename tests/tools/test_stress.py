@@ -465,13 +465,10 @@ def test_one_room_is_one_order_across_client_processes() -> None:
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ("loss", {"lost"}),
         ("double", {"doubled"}),
         ("swap", {"reordered", "disagreed"}),
-        ("order", {"disagreed"}),
         ("torn", {"torn", "lost"}),
         ("misdeliver", {"misdelivered"}),
-        ("echo", {"misdelivered"}),
     ],
 )
 def test_a_fault_at_one_client_is_named_with_it(fault: str, expected: set[str], tmp_path: Path) -> None:
@@ -569,8 +566,7 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert arguments[-2] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(ending: signal.Signals) -> None:
+def test_an_interrupted_run_leaves_nothing_behind() -> None:
     """The server has a session of its own and would go on; conftest.py looks for what was left."""
     with start("--clients", "2", "--messages", "1000", "--rate", "10", "--command", FAULTY) as script:
-        interrupt(script, ending)  # the server and two client processes, at least
+        interrupt(script, signal.SIGINT)  # the server and two client processes, at least

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +19,9 @@ from pathlib import Path
 
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.limits import deferred_interrupts
-from mpchat_tools.common.meter import list_family
-from mpchat_tools.common.server import READY_S, SENDQ, end_the_rest
+from mpchat_tools.common.server import READY_S, SENDQ, Server
 from mpchat_tools.common.server import running as running_own
 
-TERM_S = 5.0
 LOOK_AGAIN_S = 0.02
 HOST = "127.0.0.1"
 DAEMONS = os.pathsep.join(["/usr/sbin", "/usr/local/sbin"])  # often not in the PATH of people
@@ -54,15 +51,6 @@ class Peer:
 
     def is_installed(self) -> bool:
         return not self.program or find_program(self.program) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a running server is found."""
-
-    pid: int
-    host: str
-    port: int
 
 
 def find_program(name: str) -> str | None:
@@ -145,74 +133,45 @@ PEERS = [
 
 
 @contextmanager
-def running(peer: Peer, clients: int, workers: int) -> Iterator[Address]:
+def running(peer: Peer, clients: int, workers: int) -> Iterator[Server]:
     """The server, ready, until the block ends. ToolError if it does not come up."""
     with ExitStack() as stack:
         if peer.is_ours:
-            server = stack.enter_context(running_own(peer.command, workers, clients, "warning"))
-            yield Address(server.pid, server.host, server.port)
+            yield stack.enter_context(running_own(peer.command, workers, clients, "warning"))
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpchat-benchmark-")))
         with deferred_interrupts():
-            process = stack.enter_context(closing(PeerProcess(peer, folder, clients)))
-        process.wait_ready()
-        yield process.address
+            server = stack.enter_context(closing(PeerServer(peer, folder, clients)))
+        server.wait_ready()
+        yield server
 
 
-class PeerProcess:
+class PeerServer(Server):
     """A server that somebody else wrote, or a baseline."""
 
     def __init__(self, peer: Peer, folder: Path, clients: int) -> None:
         assert peer.compose is not None
-        port = find_free_port()
-        program, *arguments = peer.compose(folder, port, clients)
+        self.host, self.port = HOST, find_free_port()
+        program, *arguments = peer.compose(folder, self.port, clients)
         found = find_program(program)
         if found is None:
             raise ToolError(f"{program} is not installed")
         self._name = peer.name
-        self._log = (folder / "output").open("w+b")
-        try:
-            self._popen = subprocess.Popen(
-                [found, *arguments],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,  # Ctrl-C is for us, and we end the server
-            )
-        except OSError as error:
-            self._log.close()
-            raise ToolError(f"{peer.name} cannot be started: {error}") from error
-        self.address = Address(self._popen.pid, HOST, port)
+        super().__init__([found, *arguments], folder)
 
     def wait_ready(self) -> None:
         """It is ready when it takes a connection: few of them say so."""
         deadline = time.monotonic() + READY_S
         while True:
             if self._popen.poll() is not None:
-                raise ToolError(f"{self._name} ended before it was ready:\n{self._log_tail()}")
+                raise ToolError(f"{self._name} ended before it was ready:\n{self.log_tail()}")
             try:
-                socket.create_connection((HOST, self.address.port), 1.0).close()
+                socket.create_connection((HOST, self.port), 1.0).close()
                 return
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise ToolError(f"{self._name} did not become ready:\n{self._log_tail()}") from error
+                    raise ToolError(f"{self._name} did not become ready:\n{self.log_tail()}") from error
             time.sleep(LOOK_AGAIN_S)
-
-    def _log_tail(self, size: int = 2000) -> str:
-        self._log.seek(0)
-        return self._log.read()[-size:].decode(errors="replace")
-
-    def close(self) -> None:
-        family = list_family(self._popen.pid)[1:] if self._popen.poll() is None else []
-        self._popen.terminate()
-        try:
-            self._popen.wait(TERM_S)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
-        end_the_rest(family)
-        self._log.close()
 
 
 def find_free_port() -> int:

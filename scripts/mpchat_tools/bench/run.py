@@ -7,7 +7,7 @@ ToolError within the given time, and that no process is left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -19,7 +19,8 @@ from mpchat_tools.bench.peers import Peer, running
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.crew import CONTEXT, Crew, crew
 from mpchat_tools.common.figures import QUANTILES, quantile
-from mpchat_tools.common.meter import Disturbance, Watch, read_cpu, read_memory
+from mpchat_tools.common.meter import ByKind, Disturbance, Meter, Watch, add_up, subtract
+from mpchat_tools.common.server import Server
 
 START_S = 0.2  # from the order to begin to the beginning, so that all processes begin together
 SETTLE_S = 1.0  # before memory is read: what a server does just after a sign-on is over
@@ -87,13 +88,11 @@ class LoadCrew:
 
 
 @contextmanager
-def loading(
-    workload: Workload, dialect: Dialect, window: int, host: str, port: int, terms: Terms
-) -> Iterator[LoadCrew]:
+def loading(workload: Workload, dialect: Dialect, window: int, server: Server, terms: Terms) -> Iterator[LoadCrew]:
     """Load processes for that server, until the block ends. `window`: clients that sign on at the same time."""
     arrivals = CONTEXT.RawArray("q", workload.processes)
     tasks = [
-        Task(workload, dialect, host, port, number, window, terms.patience, terms.silence)
+        Task(workload, dialect, server.host, server.port, number, window, terms.patience, terms.silence)
         for number in range(workload.processes)
     ]
     with crew(run_load, [(task, arrivals) for task in tasks]) as started:
@@ -107,9 +106,9 @@ class Measured:
     ready: list[Ready]
     done: list[Done]
     verdicts: list[Verdict]
-    cpu_s: float
-    memory: int | None
-    memory_before: int | None
+    cpu: ByKind
+    memory: ByKind
+    memory_before: ByKind
     disturbance: Disturbance
 
 
@@ -117,18 +116,16 @@ def run_once(peer: Peer, workload: Workload, terms: Terms) -> Run:
     """Raises ToolError if the server cannot be started or its clients cannot sign on."""
     dialect = DIALECTS[peer.dialect]()
     with ExitStack() as stack:
-        address = stack.enter_context(running(peer, workload.clients, terms.workers))
-        memory_before = read_memory(address.pid)
-        where = (address.host, address.port)
-        load = stack.enter_context(loading(workload, dialect, peer.window, *where, terms))
-        measured = measure(load, workload, address.pid, memory_before)
+        server = stack.enter_context(running(peer, workload.clients, terms.workers))
+        meter = Meter(server.pid)
+        memory_before = meter.read_memory()
+        load = stack.enter_context(loading(workload, dialect, peer.window, server, terms))
+        measured = measure(load, workload, meter, memory_before)
     return make_run(peer.name, workload, dialect, measured)
 
 
-def measure(
-    load: LoadCrew, workload: Workload, pid: int, memory_before: int | None, read_cpu: Callable[[int], float] = read_cpu
-) -> Measured:
-    """What a load does to the server `pid`. `read_cpu` is called just before the talk and just after it."""
+def measure(load: LoadCrew, workload: Workload, meter: Meter, memory_before: ByKind) -> Measured:
+    """What a load does to a server."""
     load.hear(Here)
     watch = Watch()
     load.start()
@@ -136,13 +133,13 @@ def measure(
     if workload.kind is Kind.SIGN_ON:
         disturbance = replace(watch.read(0.0), foreign=None)
         time.sleep(SETTLE_S)
-        return Measured(ready, [], [], 0.0, read_memory(pid), memory_before, disturbance)
-    watch, cpu_s = Watch(), read_cpu(pid)
+        return Measured(ready, [], [], {}, meter.read_memory(), memory_before, disturbance)
+    watch, before = Watch(), meter.read_cpu()
     load.start()
     done = load.hear(Done)
-    cpu_s = read_cpu(pid) - cpu_s
-    disturbance = watch.read(cpu_s + sum(each.cpu_s for each in done))
-    return Measured(ready, done, load.hear(Verdict), cpu_s, read_memory(pid), memory_before, disturbance)
+    cpu = subtract(meter.read_cpu(), before)
+    disturbance = watch.read(sum(cpu.values()) + sum(each.cpu_s for each in done))
+    return Measured(ready, done, load.hear(Verdict), cpu, meter.read_memory(), memory_before, disturbance)
 
 
 def judge(verdicts: list[Verdict]) -> Findings:
@@ -164,9 +161,8 @@ def make_run(server: str, workload: Workload, dialect: Dialect, measured: Measur
     load_s = sum(each.cpu_s for each in spans)
     latencies = sorted(ns for verdict in measured.verdicts for ns in verdict.latencies_ns)
     late = sorted(ns for each in done for ns in each.late_ns)
-    grown = None
-    if measured.memory is not None and measured.memory_before is not None:
-        grown = (measured.memory - measured.memory_before) / workload.clients
+    cpu_s, memory = sum(measured.cpu.values()), add_up(measured.memory)
+    grown = add_up(subtract(measured.memory, measured.memory_before))
     return Run(
         server=server,
         workload=workload.name,
@@ -176,14 +172,14 @@ def make_run(server: str, workload: Workload, dialect: Dialect, measured: Measur
         disconnected=sum(each.disconnected for each in done),
         seconds=seconds,
         deliveries_per_s=counted / seconds if counted else None,
-        cpu_us=measured.cpu_s * 1e6 / counted if counted else None,
+        cpu_us=cpu_s * 1e6 / counted if counted else None,
         load_us=load_s * 1e6 / counted if counted else None,
         load_share=load_s / seconds / workload.processes,
         latency_ms={name: quantile(latencies, part) for name, part in QUANTILES.items()} if latencies else {},
         late_ms=quantile(late, QUANTILES["p99"]),
         sign_ons_per_s=workload.clients / signing_on,
-        memory=measured.memory,
-        bytes_per_client=grown,
+        memory=None if memory is None else round(memory),
+        bytes_per_client=None if grown is None else grown / workload.clients,
         stolen=measured.disturbance.stolen,
         foreign=measured.disturbance.foreign,
     )

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -19,6 +21,10 @@ PROC = Path("/proc")
 STOLEN = 7  # the eighth figure of the line "cpu" in /proc/stat
 IDLE = (3, 4)  # waiting for a disk is idle, too
 CPU_FIGURES = 8  # those after it are counted in others
+
+KINDS = ("workers", "sequencer", "main", "rest")
+"""Of the processes of a server; main is the one that was started."""
+ByKind = dict[str, float]
 
 
 def list_family(pid: int) -> list[psutil.Process]:
@@ -30,12 +36,8 @@ def list_family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def read_cpu(pid: int) -> float:
-    """Seconds that the process and all its descendants have run, all their threads included."""
-    return sum(measure_process(process) for process in list_family(pid))
-
-
 def measure_process(process: psutil.Process) -> float:
+    """CPU seconds of a process and all its threads."""
     try:
         stats = [path.read_text() for path in PROC.glob(f"{process.pid}/task/*/schedstat")]
         if stats:
@@ -44,22 +46,6 @@ def measure_process(process: psutil.Process) -> float:
         return float(times.user + times.system)
     except (psutil.Error, OSError):  # it, or a thread of it, ended just now
         return 0.0
-
-
-def read_memory(pid: int) -> int | None:
-    """PSS of all processes of the family in bytes; None where the system does not tell it."""
-    total = 0
-    for process in list_family(pid):
-        try:
-            total += process.memory_full_info().pss
-        except AttributeError:
-            return None
-        except psutil.Error:  # it ended just now
-            continue
-    return total
-
-
-# --- each process of a server
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +60,50 @@ class Usage:
 
 
 class Meter:
-    """CPU time and memory of a process and all its children, from the making of the meter on."""
+    """What a process and all its descendants take. Sums are by kind of process; see KINDS.
 
-    def __init__(self, pid: int | None) -> None:
+    Without a process there is nothing to measure, and all is empty.
+    """
+
+    def __init__(self, pid: int | None, kinds: Mapping[int, str] = MappingProxyType({})) -> None:
+        """`kinds`: those of the descendants that are known, by pid."""
         self._pid = pid
+        self._kinds = kinds
         self._started = time.monotonic()
         self._before = {process.pid: measure_process(process) for process in self._family()}
 
-    def read(self) -> tuple[float, list[Usage]]:
-        """The seconds since the start, and what each process that is there now has taken in them."""
+    def read_cpu(self) -> ByKind:
+        """Seconds since the start of each process."""
+        return self._sum(measure_process)
+
+    def read_memory(self) -> ByKind:
+        """PSS in bytes; empty where the system does not tell."""
+        try:
+            return self._sum(lambda process: float(process.memory_full_info().pss))
+        except AttributeError:
+            return {}
+
+    def count_wakings(self) -> ByKind:
+        """How often the processes went to sleep, and so were woken."""
+        return self._sum(lambda process: float(process.num_ctx_switches().voluntary))
+
+    def read_usages(self) -> tuple[float, list[Usage]]:
+        """The seconds since the meter was made, and what each process that exists now has taken in them."""
         usages = [usage for process in self._family() if (usage := self._measure(process)) is not None]
         return time.monotonic() - self._started, usages
 
     def _family(self) -> list[psutil.Process]:
         return [] if self._pid is None else list_family(self._pid)
+
+    def _sum(self, measure: Callable[[psutil.Process], float]) -> ByKind:
+        sums = dict.fromkeys(KINDS, 0.0)
+        for process in self._family():
+            kind = "main" if process.pid == self._pid else self._kinds.get(process.pid, "rest")
+            try:
+                sums[kind] += measure(process)
+            except psutil.Error:  # it ended just now
+                continue
+        return sums
 
     def _measure(self, process: psutil.Process) -> Usage | None:
         try:
@@ -100,6 +116,15 @@ class Meter:
             private = None
         role = "main" if process.pid == self._pid else "child"
         return Usage(process.pid, role, cpu_s - self._before.get(process.pid, 0.0), rss, private)
+
+
+def add_up(sums: ByKind) -> float | None:
+    """Of all kinds; None if nothing is known."""
+    return sum(sums.values()) if sums else None
+
+
+def subtract(after: ByKind, before: ByKind) -> ByKind:
+    return {kind: after[kind] - before[kind] for kind in after if kind in before}
 
 
 def find_server(host: str, port: int) -> int | None:

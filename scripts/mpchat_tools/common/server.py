@@ -28,22 +28,29 @@ TERM_S = 15.0  # the server has 10 s to flush after TERM
 LEFT_S = 2.0  # for the server's processes to end after it
 
 
-class OwnServer:
-    """A server started for this run, and ended with it. `end` tells how well it ended.
+class Server:
+    """A server in a session of its own, so that Ctrl-C is for us, and we end the server. Its output is its log.
 
     Without `working` and `environment` (its directory and its variables) it has ours.
     """
 
+    host, port = "", 0  # once it is ready
+
     def __init__(
-        self, command: Sequence[str], working: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        working: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        stdout: int | None = None,
     ) -> None:
+        """`stdout`: where standard output goes if not into the log. Raises ToolError."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._started = time.monotonic()
         try:
-            # A session of its own: Ctrl-C is for us, and we end the server.
             self._popen = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=self._log if stdout is None else stdout,
                 stderr=self._log,
                 cwd=working,
                 env=environment,
@@ -51,13 +58,60 @@ class OwnServer:
             )
         except OSError as error:
             self._log.close()
-            raise ToolError(f"the server cannot be started: {error}") from error
+            raise ToolError(f"{command[0]} cannot be started: {error}") from error
         self.pid = self._popen.pid
-        self.host, self.port = "", 0  # once it is ready
         self._log_read = 0  # bytes
+        self.ended = False
+
+    def stop(self, patience: float) -> tuple[bool, bytes, list[psutil.Process]]:
+        """End it by TERM, after `patience` seconds by KILL, and then its processes that are left.
+
+        Returns whether TERM was enough, its standard output if that is a pipe, and the processes that were left.
+        """
+        family, in_time = list_family(self.pid)[1:], True
+        self._popen.terminate()
+        try:
+            said, _ = self._popen.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            in_time = False
+            self._popen.kill()
+            said, _ = self._popen.communicate()
+        self.ended = True
+        return in_time, said or b"", end_the_rest(family)
+
+    def new_log_lines(self) -> list[str]:
+        """What the server has logged since the last call, whole lines only."""
+        block = self._read_log(self._log_read)
+        whole = block[: block.rfind(b"\n") + 1]
+        self._log_read += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+    def log_tail(self, lines: int = 20) -> str:
+        return b"\n".join(self._read_log(0).splitlines()[-lines:]).decode(errors="replace")
+
+    def _read_log(self, start: int) -> bytes:
+        # Not by seek and read: the server writes where the descriptor that it has from us stands.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), max(0, size - start), start)
+
+    def close(self) -> None:
+        """Leave nothing of it, however the run went."""
+        if not self.ended:
+            self.stop(TERM_S)
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+        self._log.close()
+
+
+class OwnServer(Server):
+    """An mpchat server. `end` tells how well it ended."""
+
+    def __init__(
+        self, command: Sequence[str], working: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(command, working, environment, subprocess.PIPE)
         self.ready_s: float | None = None  # from its start to the line that says so
         self.end_s: float | None = None  # from TERM to its end
-        self._started = time.monotonic()
 
     def address(self, deadline: float) -> tuple[str, int]:
         """Wait for the line that says the server is ready; ToolError if it does not come."""
@@ -79,47 +133,18 @@ class OwnServer:
 
     def end(self) -> Faults:
         """End it with TERM, with KILL after TERM_S, and say what it did wrong in this."""
-        faults = Faults()
-        started = time.monotonic()
-        family = list_family(self.pid)[1:]
-        self._popen.terminate()
-        try:
-            said, _ = self._popen.communicate(timeout=TERM_S)
-        except subprocess.TimeoutExpired:
-            faults.add(Kind.SERVER, f"still there {TERM_S:g} s after TERM")
-            self._popen.kill()
-            said, _ = self._popen.communicate()
+        faults, started = Faults(), time.monotonic()
+        in_time, said, left = self.stop(TERM_S)
         self.end_s = time.monotonic() - started
+        if not in_time:
+            faults.add(Kind.SERVER, f"still there {TERM_S:g} s after TERM")
         if self._popen.returncode != 0:
             faults.add(Kind.SERVER, f"exit status {self._popen.returncode}")
         if said:
             faults.add(Kind.SERVER, f"more than one line on standard output: {said[:200]!r}")
-        for process in end_the_rest(family):
+        for process in left:
             faults.add(Kind.SERVER, f"left process {process.pid} behind")
         return faults
-
-    def new_log_lines(self) -> list[str]:
-        """What the server has logged since the last call, whole lines only."""
-        block = self._read_log(self._log_read)
-        whole = block[: block.rfind(b"\n") + 1]
-        self._log_read += len(whole)
-        return whole.decode(errors="replace").splitlines()
-
-    def log_tail(self, lines: int = 20) -> str:
-        return b"\n".join(self._read_log(0).splitlines()[-lines:]).decode(errors="replace")
-
-    def _read_log(self, start: int) -> bytes:
-        # Not by seek and read: the server writes where the descriptor that it has from us stands.
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), max(0, size - start), start)
-
-    def close(self) -> None:
-        """Let nothing of it stay behind, however the run went."""
-        if self.end_s is None:
-            self.end()
-        assert self._popen.stdout is not None
-        self._popen.stdout.close()
-        self._log.close()
 
 
 def end_the_rest(family: list[psutil.Process]) -> list[psutil.Process]:

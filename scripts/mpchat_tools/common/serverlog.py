@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 
 READY = re.compile(rb"mpchat ready on (\S+):(\d+), \d+ workers?\n")
 """The one line on standard output: host and port."""
@@ -35,3 +36,9 @@ def find_start(line: str) -> tuple[str, int] | None:
     """The process that has been started: its name (`worker-3`, `sequencer`) and its pid."""
     match = STARTED.search(line)
     return None if match is None else (match[1], int(match[2]))
+
+
+def find_kinds(lines: Iterable[str]) -> dict[int, str]:
+    """The kind (see `meter`) of each process that the log names, by its pid."""
+    started = [found for line in lines if (found := find_start(line))]
+    return {pid: "sequencer" if name == "sequencer" else "workers" for name, pid in started}

@@ -15,11 +15,13 @@ from mpchat_tools.bench.dialects import Line, Steps
 from mpchat_tools.bench.load import Here, Ready
 from mpchat_tools.bench.run import SETTLE_S, Run, Terms, loading, make_run, measure
 from mpchat_tools.bench.workload import Kind, Workload
-from mpchat_tools.common.meter import Disturbance, Watch
+from mpchat_tools.common.meter import KINDS, ByKind, Disturbance, Meter, Watch, subtract
+from mpchat_tools.common.server import OwnServer, running
+from mpchat_tools.common.serverlog import find_kinds
 from mpchat_tools.growth.sample import Figures, Sample
 from mpchat_tools.growth.series import Idle, Quiet, Start, Talk
-from mpchat_tools.growth.server import KINDS, ByKind, Server, running, subtract
 
+LOG_LEVEL = "info"  # at which the log names the processes
 WINDOW = 1000  # clients that sign on at the same time
 KIB, MIB = 1 << 10, 1 << 20
 FENCE = b"There is no command /growth-fence."
@@ -53,26 +55,28 @@ class MemberLine(Line):
 def measure_start(command: Sequence[str], start: Start) -> Sample:
     """Seconds until the server says that it is ready, and CPU seconds of all its processes until then."""
     watch = Watch()
-    with running(command, start.workers, 0) as server:
-        cpu_s = sum(server.read_cpu().values())
+    with running(command, start.workers, 0, LOG_LEVEL) as server:
+        meter = meter_of(server)
+        cpu_s = sum(meter.read_cpu().values())
         disturbance = watch.read(cpu_s)
         figures: Figures = {"ready_s": server.ready_s, "cpu_s": cpu_s}
-        figures |= {f"{kind}_mib": size / MIB for kind, size in server.read_memory().items()}
+        figures |= {f"{kind}_mib": size / MIB for kind, size in meter.read_memory().items()}
     return Sample(figures, disturbance)
 
 
 def measure_quiet(command: Sequence[str], quiet: Quiet) -> Sample:
     """What the server takes while nobody says anything; per second."""
     with ExitStack() as stack:
-        server = stack.enter_context(running(command, quiet.workers, quiet.clients))
+        server = stack.enter_context(running(command, quiet.workers, quiet.clients, LOG_LEVEL))
+        meter = meter_of(server)
         if quiet.idle:
             stack.enter_context(idling(server, quiet.idle))
         time.sleep(min(QUIET_SETTLE_S, quiet.seconds))
         watch, own_s = Watch(), time.process_time()
-        cpu, wakings, started = server.read_cpu(), server.count_wakings(), time.monotonic()
+        cpu, wakings, started = meter.read_cpu(), meter.count_wakings(), time.monotonic()
         time.sleep(quiet.seconds)
         seconds = time.monotonic() - started
-        cpu, wakings = subtract(server.read_cpu(), cpu), subtract(server.count_wakings(), wakings)
+        cpu, wakings = subtract(meter.read_cpu(), cpu), subtract(meter.count_wakings(), wakings)
         disturbance = watch.read(sum(cpu.values()) + time.process_time() - own_s)
     figures: Figures = {f"{kind}_ms": spent * 1e3 / seconds for kind, spent in cpu.items()}
     figures |= {"cpu_ms": sum(cpu.values()) * 1e3 / seconds, "wakings": sum(wakings.values()) / seconds}
@@ -81,31 +85,31 @@ def measure_quiet(command: Sequence[str], quiet: Quiet) -> Sample:
 
 def measure_talk(command: Sequence[str], talk: Talk, terms: Terms) -> Sample:
     """What the talk costs, by kind of process, and whether all of it arrived."""
-    readings: list[ByKind] = []
     with ExitStack() as stack:
-        server = stack.enter_context(running(command, talk.workers, talk.clients))
-        before = server.read_memory()
+        server = stack.enter_context(running(command, talk.workers, talk.clients, LOG_LEVEL))
+        meter = meter_of(server)
+        before = meter.read_memory()
         if talk.idle:
             stack.enter_context(idling(server, talk.idle))
-
-        def read_cpu(pid: int) -> float:
-            readings.append(server.read_cpu())
-            return sum(readings[-1].values())
-
         dialect = MemberLine(talk.more) if talk.more else Line()
-        load = stack.enter_context(loading(talk.workload, dialect, WINDOW, server.host, server.port, terms))
-        measured = measure(load, talk.workload, server.pid, None, read_cpu)
-        grown = subtract(server.read_memory(), before)
+        load = stack.enter_context(loading(talk.workload, dialect, WINDOW, server, terms))
+        measured = measure(load, talk.workload, meter, {})
+        grown = subtract(meter.read_memory(), before)
     run = make_run("mpchat", talk.workload, dialect, measured)
-    figures = list_figures(talk, run, subtract(readings[1], readings[0]), grown)
+    figures = list_figures(talk, run, measured.cpu, grown)
     return Sample(figures, Disturbance(run.stolen, run.foreign), list_faults(run))
 
 
+def meter_of(server: OwnServer) -> Meter:
+    """It knows the kinds of the processes that have been started by now."""
+    return Meter(server.pid, find_kinds(server.new_log_lines()))
+
+
 @contextmanager
-def idling(server: Server, idle: Idle) -> Iterator[None]:
+def idling(server: OwnServer, idle: Idle) -> Iterator[None]:
     """Idle clients, signed on, until the block ends. One load process has them all: they do nothing."""
     workload = Workload("idle", Kind.SIGN_ON, idle.clients, processes=1)
-    with loading(workload, IdleLine(idle), WINDOW, server.host, server.port, Terms()) as load:
+    with loading(workload, IdleLine(idle), WINDOW, server, Terms()) as load:
         load.hear(Here)
         load.start()
         load.hear(Ready)

@@ -272,7 +272,7 @@ def stress_own(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any],
         plan = dataclasses.replace(plan, host=host, port=port)
         meter = Meter(server.pid)
         outcome = conduct(plan)
-        seconds, usages = meter.read()
+        seconds, usages = meter.read_usages()
         faults = outcome.faults
         faults.merge(server.end())
         report = make_report(plan, outcome, faults, seconds, usages)
@@ -289,7 +289,7 @@ def stress_other(plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
         raise ToolError(f"{host}:{port}: {error}") from error
     meter = Meter(options.pid or find_server(host, port))
     outcome = conduct(dataclasses.replace(plan, host=host, port=port))
-    return make_report(plan, outcome, outcome.faults, *meter.read())
+    return make_report(plan, outcome, outcome.faults, *meter.read_usages())
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,13 +1,13 @@
 """The load generator of the benchmark: all clients of one process, in one loop over non-blocking sockets.
 
-Owns the connections, and the clock of what is sent and received. Promises to do next to nothing per delivery while
-the clock runs: what comes is received into one large piece of memory, and counted by its bytes; it is read after
-the clock has stopped (see `check`). It says how much CPU it took itself, and how late it sent. It never waits
-without a bound: for signing on for the task's patience, for deliveries until a time of silence or, again, for that.
+Owns the connections, and the clock of what is sent and received. Promises to do next to nothing per delivery while the
+clock runs: it receives into one large piece of memory, counts bytes, and reads the streams after the clock has stopped
+(see `check`). It reports its own CPU time, and how late it sent. Every wait is bounded: signing on by the task's
+patience, deliveries by a time of silence and again by the patience.
 
-The talk with the parent, over a pipe: Here when the process is there, then a `start_ns` from the parent; Ready when all
-have signed on and all is quiet, then another `start_ns`; Done when all has arrived (or nothing more comes), Verdict
-when it has been read. SIGN_ON ends with Ready.
+Messages to the parent, over a pipe: Here when the process has started, then a `start_ns` from the parent; Ready when
+all clients have signed on and nothing more arrives, then another `start_ns`; Done when everything has arrived (or
+nothing more comes); Verdict when the streams have been read. SIGN_ON ends with Ready.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class Load:
     # --- getting ready
 
     def _prepare(self) -> Act:
-        """All that needs time or memory, so that neither is asked for while the clock runs."""
+        """Prepare everything that needs time or memory before the clock runs."""
         self._length = self._dialect.length(self._workload)
         for client in self._clients.values():
             client.wanted = self._workload.expected(client.number, self._dialect.echoes) * self._length
@@ -333,7 +333,7 @@ class Load:
         return act
 
     def _partner_up(self, sender: Client) -> Talk:
-        """The partners are spread over the room: who is written to first or last by the server is as good as any."""
+        """Spread the partners over the room, since the server writes to some clients first and to others last."""
         room = self._workload.room_of(sender.number)
         others = [c for c in self._listeners_first() if self._workload.room_of(c.number) == room and c is not sender]
         listeners = [client for client in others if not self._workload.is_sender(client.number)]

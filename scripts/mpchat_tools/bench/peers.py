@@ -1,7 +1,7 @@
-"""The servers of the benchmark: mpchat, the baselines, and what Debian's packages offer, each set up for this alone.
+"""The servers of the benchmark: mpchat, the baselines, and servers from Debian packages.
 
-Owns their configurations (as short as can be, with the limits lifted), their processes and their directories. Promises
-that nothing of them is left when the block of `running` ends. Listens on 127.0.0.1 only.
+Owns their configurations (minimal, with the limits lifted), processes and directories. Promises that nothing of them is
+left when the block of `running` ends. They listen on 127.0.0.1 only.
 """
 
 from __future__ import annotations

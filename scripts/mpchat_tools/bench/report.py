@@ -1,4 +1,4 @@
-"""The figures of all runs, as people read them: medians, ranges, ratios, goals, and what to doubt.
+"""The figures of all runs for people: medians, ranges, ratios, goals, and reasons for doubt.
 
 Owns the summary of several rounds and its tables. Promises that each figure is the median over the rounds, with the
 least and the most beside it, and that losses are the sum. PURE: runs in, text out.
@@ -112,7 +112,7 @@ def format_ratio(figure: Figure | None, first: Figure | None) -> str:
 
 
 def format_checks(runs: Sequence[Run]) -> Iterator[str]:
-    """What was verified, and everything that was wrong."""
+    """Return what was verified, and every fault."""
     if talking := [run for run in runs if run.expected]:
         streams = sum(run.findings.streams for run in talking)
         read = sum(run.findings.deliveries for run in talking)
@@ -122,17 +122,11 @@ def format_checks(runs: Sequence[Run]) -> Iterator[str]:
             f"verified: {counted:,} deliveries by bytes; {read:,} of them read in {streams:,} streams, each sender's "
             f"order in all of these, one order for all in {ordered:,}"
         )
-    for run in runs:
-        if not run.is_well:
-            found = run.findings
-            yield (
-                f"WRONG at {run.server}: {run.lost:,} lost, {found.doubled:,} doubled, {found.reordered:,} out of "
-                f"order, {found.disagreed:,} receivers saw another order, {run.disconnected:,} disconnected"
-            )
+    yield from (f"WRONG at {run.server}: {', '.join(run.faults)}" for run in runs if run.faults)
 
 
 def format_doubts(runs: Sequence[Run]) -> str:
-    """Why the figures may be worth less than they seem; empty if nothing is known."""
+    """Return the reasons to doubt the figures; empty if there are none."""
     stolen = [run.stolen for run in runs if run.stolen is not None and run.stolen > STOLEN_MUCH]
     foreign = [run.foreign for run in runs if run.foreign is not None and run.foreign > FOREIGN_MUCH]
     late = [run.late_ms for run in runs if run.late_ms is not None and run.late_ms > LATE_MUCH_MS]

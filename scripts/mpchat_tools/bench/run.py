@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from mpchat_tools.bench.check import Findings, compare_processes
 from mpchat_tools.bench.dialects import DIALECTS, Dialect
@@ -31,7 +31,7 @@ Answer = TypeVar("Answer", Here, Ready, Done, Verdict)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that was found. Rates are per second; what does not apply is None."""
+    """The result of one run. Rates are per second; what does not apply is None."""
 
     server: str
     workload: str
@@ -54,12 +54,21 @@ class Run:
 
     @property
     def lost(self) -> int:
-        """By the reading of streams, and by the count, which has those too that were not kept."""
+        """The larger of what reading the streams and what counting bytes found; only the count has all streams."""
         return max(self.findings.lost, self.expected - self.counted)
 
     @property
-    def is_well(self) -> bool:
-        return not (self.lost or self.findings.faults or self.disconnected)
+    def faults(self) -> list[str]:
+        """Each kind of fault in words; empty if all is well."""
+        found = self.findings
+        counts = {
+            "lost": self.lost,
+            "doubled": found.doubled,
+            "out of order": found.reordered,
+            "receivers saw another order": found.disagreed,
+            "disconnected": self.disconnected,
+        }
+        return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +80,22 @@ class Terms:
     silence: float = 5.0
 
 
-class LoadCrew:
-    """The load processes of a run."""
+class Load(NamedTuple):
+    """The load processes of a run, and how long they have for an answer."""
 
-    def __init__(self, started: Crew, patience: float) -> None:
-        self._crew = started
-        self._patience = patience
+    crew: Crew
+    patience: float
 
     def start(self) -> None:
         """Let all begin at the same time."""
-        self._crew.tell(time.monotonic_ns() + int(START_S * 1e9))
+        self.crew.tell(time.monotonic_ns() + int(START_S * 1e9))
 
     def hear(self, kind: type[Answer]) -> list[Answer]:
-        """One answer of each process, in whatever order they come."""
-        return self._crew.hear(kind, self._patience + MORE_S)
+        return self.crew.hear(kind, self.patience)
 
 
 @contextmanager
-def loading(workload: Workload, dialect: Dialect, window: int, server: Server, terms: Terms) -> Iterator[LoadCrew]:
+def loading(workload: Workload, dialect: Dialect, window: int, server: Server, terms: Terms) -> Iterator[Load]:
     """Load processes for that server, until the block ends. `window`: clients that sign on at the same time."""
     arrivals = CONTEXT.RawArray("q", workload.processes)
     tasks = [
@@ -96,7 +103,7 @@ def loading(workload: Workload, dialect: Dialect, window: int, server: Server, t
         for number in range(workload.processes)
     ]
     with crew(run_load, [(task, arrivals) for task in tasks]) as started:
-        yield LoadCrew(started, terms.patience)
+        yield Load(started, terms.patience + MORE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +131,8 @@ def run_once(peer: Peer, workload: Workload, terms: Terms) -> Run:
     return make_run(peer.name, workload, dialect, measured)
 
 
-def measure(load: LoadCrew, workload: Workload, meter: Meter, memory_before: ByKind) -> Measured:
-    """What a load does to a server."""
+def measure(load: Load, workload: Workload, meter: Meter, memory_before: ByKind) -> Measured:
+    """Run a load and measure the server."""
     load.hear(Here)
     watch = Watch()
     load.start()

@@ -1,7 +1,7 @@
-"""Processes of a tool's own that work for it, and the pipes to them.
+"""The worker processes of a tool, and the pipes to them.
 
-Promises that none is left when the block of `crew` ends, and that what they say is waited for in bounded time. A
-process that cannot do its work says so with a Failure.
+Promises that no process is left when the block of `crew` ends, and that every wait for a message is bounded. A
+process that cannot do its work sends a Failure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Crew:
             theirs.close()
 
     def tell(self, message: object) -> None:
-        """Send this to all."""
+        """Send a message to all processes."""
         for pipe in self.pipes:
             try:
                 pipe.send(message)
@@ -56,7 +56,7 @@ class Crew:
                 raise ToolError("a process of ours died") from None
 
     def hear(self, kind: type[Said], seconds: float, pipes: Iterable[Pipe] | None = None) -> list[Said]:
-        """One answer of each process, in whatever order they come, within so many seconds."""
+        """Return one answer of each process, in the order of arrival. Raises ToolError after so many seconds."""
         answers: list[Said] = []
         waiting = list(self.pipes if pipes is None else pipes)
         deadline = time.monotonic() + seconds
@@ -86,7 +86,7 @@ class Crew:
 
 @contextmanager
 def crew(work: Callable[..., None], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Crew]:
-    """These processes, until the block ends."""
+    """Run these processes until the block ends."""
     with ExitStack() as stack:
         with deferred_interrupts():
             started = stack.enter_context(closing(Crew(work, arguments)))
@@ -94,7 +94,7 @@ def crew(work: Callable[..., None], arguments: Iterable[tuple[Any, ...]]) -> Ite
 
 
 def receive(pipe: Pipe) -> Any:
-    """What a process says next. Raises ToolError."""
+    """Return the next message of a process. Raises ToolError."""
     try:
         said = pipe.recv()
     except (EOFError, ConnectionResetError):

@@ -11,7 +11,7 @@ from mpchat_tools.common.errors import ToolError
 
 
 def raise_file_limit(needed: int) -> None:
-    """Take all descriptors that we may have; the processes we start inherit the limit, and one must do with it."""
+    """Raise the soft limit to the hard one; child processes inherit it. Raises ToolError if `needed` is more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -25,9 +25,9 @@ def raise_file_limit(needed: int) -> None:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Let INT and TERM wait while processes are started, so that none is started and not known."""
+    """Defer INT and TERM while processes are started, so that every process is known when the run is interrupted."""
     came: list[int] = []
-    # Handlers, for what is ignored or blocked here would be so in the processes too.
+    # Handlers, because children inherit ignored and blocked signals.
     old = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

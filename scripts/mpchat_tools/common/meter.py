@@ -1,8 +1,7 @@
-"""What a server, other processes and the hypervisor take of the machine while a tool runs.
+"""How much of the machine a server, other processes and the hypervisor use while a tool runs.
 
-Owns the reading of /proc and of psutil. Promises that a server is its whole tree of processes, and that CPU time is
-read to the nanosecond where Linux tells it (psutil's ticks of 10 ms are much, when a workload takes a third of a
-second). Never touches a process other than to read its figures.
+Owns the reading of /proc and psutil. A server is its whole process tree. CPU time is read in nanoseconds where Linux
+provides them, because psutil's ticks of 10 ms are coarse when a workload takes a third of a second. Only reads.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ByKind = dict[str, float]
 
 
 def list_family(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants; nobody when it has ended."""
+    """Return the process and all its descendants; an empty list when it has ended."""
     try:
         main = psutil.Process(pid)
         return [main, *main.children(recursive=True)]
@@ -145,20 +144,20 @@ def find_server(host: str, port: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """The part of the machine's time that others had; None where it is not told."""
+    """The share of the machine's CPU time that others used; None where the system does not tell."""
 
     stolen: float | None
     foreign: float | None
 
 
 class Watch:
-    """Looks at the machine from its making until `read`."""
+    """Observes the machine from its creation until `read`."""
 
     def __init__(self) -> None:
         self._stat = read_stat()
 
     def read(self, own_s: float) -> Disturbance:
-        """`own_s`: CPU seconds that all that is ours has taken meanwhile."""
+        """`own_s`: CPU seconds that our own processes have used meanwhile."""
         now = read_stat()
         return Disturbance(stolen_share(self._stat, now), foreign_share(self._stat, now, own_s))
 

@@ -1,6 +1,6 @@
-"""What the command lines of all tools have in common: types of options, and how a run ends.
+"""What the command lines of all tools share: types of options, and exit statuses.
 
-Exit status: what the run gives; 2 usage, 3 the run was not possible, 130 interrupted.
+Exit status: that of the run; 2 wrong usage, 3 the run was not possible, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def check_files(parser: argparse.ArgumentParser, *files: Path | None) -> None:
-    """Say before the run, and not after it, that a file cannot be written."""
+    """Reject a file in a directory that does not exist before the run, not after it."""
     for file in filter(None, files):
         if not file.absolute().parent.is_dir():
             parser.error(f"{file.parent} is no directory")
@@ -64,7 +64,7 @@ def write_json(file: Path | None, report: dict[str, Any]) -> None:
 
 
 def conclude(name: str, run: Callable[[], int]) -> int:
-    """The exit status of a run of the tool `name`."""
+    """Run the tool `name`, and return its exit status."""
     try:
         return run()
     except (ToolError, OSError, psutil.Error) as error:
@@ -77,7 +77,7 @@ def conclude(name: str, run: Callable[[], int]) -> int:
 def launch(main: Callable[[], int]) -> None:
     """End this process with the status of `main`.
 
-    TERM counts as Ctrl-C: the servers that a tool starts have sessions of their own and would go on without it.
+    TERM counts as Ctrl-C, because the servers that a tool starts have their own sessions and would keep running.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -1,5 +1,5 @@
-"""How far a run is, on standard error: a bar of rich's on a terminal (the extra `mpchat[tools]`), else a line now and
-then."""
+"""The progress of a run on standard error: a progress bar of rich (the extra `mpchat[tools]`) on a terminal, else a
+line every few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""growth.py: what a delivery costs with more workers, members, rooms, idle clients and bytes.
+"""growth.py: measure what a delivery costs with more workers, members, rooms, idle clients and bytes.
 
 Owns the command line and the order of the runs: in each round, each row of each series once (and each server, if there
 are several), always with a fresh server. `series` says what is measured, `talk`, `sequencer` and `parts` do it,
@@ -53,7 +53,7 @@ Servers = dict[str, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run that gave nothing."""
+    """A run that failed."""
 
     series: str
     row: str
@@ -62,7 +62,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Book:
-    """What the runs gave, by series and row, and which of them failed."""
+    """The samples by series and row, and the runs that failed."""
 
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
@@ -73,14 +73,23 @@ class Book:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure how mpchat grows.")
-    parser.add_argument("--only", type=names, default=list(SERIES), metavar="SERIES", help=f"of {', '.join(SERIES)}")
-    parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--quick", action="store_true", help="in sizes that are no measurement")
-    parser.add_argument("--command", default=OWN_COMMAND, help="starts mpchat")
     parser.add_argument(
-        "--also", type=named_command, action="append", default=[], metavar="NAME=COMMAND", help="another mpchat"
+        "--only", type=names, default=list(SERIES), metavar="SERIES", help=f"any of {', '.join(SERIES)}; default: all"
     )
-    parser.add_argument("--with", type=Path, metavar="FILE", dest="earlier", help="tell of these runs (--json), too")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try the tool; not a measurement")
+    parser.add_argument("--command", default=OWN_COMMAND, help="command that starts mpchat")
+    parser.add_argument(
+        "--also",
+        type=named_command,
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="measure another version too",
+    )
+    parser.add_argument(
+        "--with", type=Path, metavar="FILE", dest="earlier", help="add the runs of an earlier --json file to the report"
+    )
     add_json(parser, "the figures of all runs")
     return parser
 
@@ -115,7 +124,7 @@ def run_all(cases: Sequence[Case], servers: Servers, rounds: int, book: Book) ->
 
 
 def attempt(case: Case, row: str, command: Sequence[str], book: Book) -> str:
-    """One run, noted in the book, and a word about it."""
+    """Do one run, note it in the book, and return a word about it."""
     try:
         sample = measure(case, command)
     except ToolError as error:
@@ -152,7 +161,7 @@ def format_report(book: Book) -> str:
 
 
 def format_machine() -> str:
-    """What figures depend on, and nothing that says whose machine it is."""
+    """Return what the figures depend on, without anything that identifies the machine."""
     system = f"{platform.system()} {platform.release().partition('-')[0]}"
     return f"on {os.cpu_count()} cores: {system}, CPython {platform.python_version()}"
 

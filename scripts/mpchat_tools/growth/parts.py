@@ -1,6 +1,6 @@
-"""The parts that a delivery is made of, each alone in this process, with the very code of the server.
+"""The parts of a delivery, each measured alone in this process with the server's own code.
 
-Owns one small stage per part. Promises CPU time of this thread only, in us for one of what the part is counted in:
+Owns one small setup per part. Measures CPU time of this thread only, in us per unit:
 
     read      a line: framing, parsing, and its part of a publication of `batch` entries
     apply     an entry of a publication of `batch`: unpickling, `Replica.apply`, `Fanout.deliver`; no member is here
@@ -59,7 +59,7 @@ def sid_of(number: int) -> bytes:
 
 
 def repeat(turn: Callable[[], float], seconds: float) -> float:
-    """Take turns for so long, of which each says how many things it did; us a thing."""
+    """Call `turn`, which returns how many things it did, for so many seconds; return us per thing."""
     turn()  # warms up
     things, started = 0.0, time.thread_time()
     while (spent := time.thread_time() - started) < seconds or not things:

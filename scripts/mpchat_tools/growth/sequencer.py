@@ -1,9 +1,8 @@
-"""The sequencer of mpchat under the load of processes that do nothing but publish and read.
+"""The sequencer of mpchat under the load of processes that only publish and read.
 
-Owns those processes, and the sequencer's, which has a journal as in the server. Promises that every reader is checked
-to have been given all records, each once and in order; a Sample or a ToolError in bounded time; and that no process
-is left. A worker publishes at most every millisecond and rests between two readings: what is measured here is where
-that would end without the pauses.
+Owns those processes, and a sequencer with a journal as in the server. Promises to check that every reader gets all
+records, each once and in order; a Sample or a ToolError in bounded time; and that no process is left. A worker
+publishes at most once a millisecond and rests between two reads; this measures the limit without those pauses.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def measure_talk(command: Sequence[str], talk: Talk, terms: Terms) -> Sample:
         grown = subtract(meter.read_memory(), before)
     run = make_run("mpchat", talk.workload, dialect, measured)
     figures = list_figures(talk, run, measured.cpu, grown)
-    return Sample(figures, Disturbance(run.stolen, run.foreign), list_faults(run))
+    return Sample(figures, Disturbance(run.stolen, run.foreign), run.faults)
 
 
 def meter_of(server: OwnServer) -> Meter:
@@ -136,18 +136,6 @@ def list_figures(talk: Talk, run: Run, cpu: ByKind, grown: ByKind) -> Figures:
     figures |= {f"{kind}_us": counted and cpu[kind] * 1e6 / counted for kind in KINDS}
     figures |= {f"{kind}_kib": size / talk.clients / KIB for kind, size in grown.items()}
     return figures | {f"{name}_ms": value for name, value in run.latency_ms.items()}
-
-
-def list_faults(run: Run) -> list[str]:
-    found = run.findings
-    counts = {
-        "lost": run.lost,
-        "doubled": found.doubled,
-        "out of order": found.reordered,
-        "receivers saw another order": found.disagreed,
-        "disconnected": run.disconnected,
-    }
-    return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
 def with_mark(talk: Talk, mark: bytes) -> Talk:

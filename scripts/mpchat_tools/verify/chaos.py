@@ -1,11 +1,10 @@
-"""chaos.py: parts of a running server are killed, replaced and moved under load, and what it has around it goes.
+"""chaos.py: kill, replace and move parts of a running server under load, and remove what surrounds it.
 
-No client may notice more than a pause. Owns the command line and the report. `check` says how every byte at every
-client is checked, `visitors` what the clients do, `trouble` what is done to the server, `surroundings` what can be
-taken away from it.
+No client may notice more than a pause. Owns the command line and the report. `check` checks every byte at every
+client, `visitors` runs the clients, `trouble` acts on the server, and `surroundings` has what can be taken away.
 
-Exit status: 0 nothing lost, doubled, reordered, torn, disconnected (nor anything else wrong), 1 something was, and
-those of all tools.
+Exit status: 0 no fault, 1 at least one fault (lost, doubled, reordered, torn, disconnected, ...), and the statuses of
+all tools.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from mpchat_tools.verify.surroundings import HAS_LIMITS, LIMITS, NOT_BOUND, Inst
 from mpchat_tools.verify.trouble import AROUND_S, KINDS, MOVE_S, Killer
 from mpchat_tools.verify.visitors import BOOT_S, OBSERVERS, Visitors
 
-ROOM_MOST = 70  # clients: in rooms over 100 the server leaves out the notices that say where a client's stream begins
+ROOM_MOST = 70  # clients: in rooms over 100 the server omits the notices that show where a client's stream begins
 
 
 def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The report, and the end of the server's log if it is of use. Raises ToolError."""
+    """Return the report, and the end of the server's log if there were faults. Raises ToolError."""
     user = bound_user() if "limit" in options.kill else []
     with ExitStack() as stack:
         installation = stack.enter_context(closing(Installation())) if "disk" in options.kill else None
@@ -66,7 +65,7 @@ def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def server_options(options: argparse.Namespace) -> list[str]:
-    # A guest may come before the one whose place it takes has gone.
+    # A new client may connect before the one that it replaces has gone.
     most = 2 * options.clients + OBSERVERS * options.rooms + 16
     words = f"--port 0 --workers {options.workers} --rate 0 --segment-timeout 0 --max-clients {most}".split()
     return words + (f"--beat-timeout {options.beat_timeout}".split() if "stop" in options.kill else [])
@@ -90,18 +89,17 @@ def make_report(options: argparse.Namespace, visitors: Visitors, remarks: Sequen
 
 
 NOTES = {
-    "kills": "what was done to the server; hup, upgrade and scale are requests",
-    "completed": "the requests that the server carried out, according to its log; it refuses a request while another\n"
-    "one is under way, and gives up an upgrade when a part of it dies or the program is gone",
-    "longest pause": "the longest time between two receipts at one client, by what was done to the server from\n"
-    f"{1000 * AROUND_S:.0f} ms before it to its end: several kinds (+), or nothing (none); a request counts for "
-    f"{MOVE_S:g} s",
-    "our own delay": "of this script, which is a part of the pauses",
+    "kills": "actions on the server; hup, upgrade and scale are requests",
+    "completed": "requests that the server carried out, by its log; it rejects a request while another one is under\n"
+    "way, and cancels an upgrade when one of its processes dies or the program is gone",
+    "longest pause": "the longest time in which one client received nothing, by the actions on the server from\n"
+    f"{1000 * AROUND_S:.0f} ms before the pause to its end: several kinds (+) or none; a request lasts {MOVE_S:g} s",
+    "our own delay": "of this script; the pauses include it",
 }
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The table that people read, each count with what it counts."""
+    """Return the table for people; a note explains each count."""
     plan, kills, pauses = report["plan"], report["kills"], report["pause_ms"]
     clients = f"{plan['clients']} at a time, {plan['rooms']} rooms, {report['connections']:,} connections in all"
     rows = [
@@ -129,15 +127,14 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 KILLS = """\
---kill: what is done to the server, a kind at a time, at random moments
-  worker, sequencer   one is killed
-  stop                a worker is stopped, and main has to notice
-  hup                 a reload: every worker is replaced
-  upgrade             the program is replaced by itself
-  scale               a worker more or less
-  disk                the working directory, the temporary directory or the installed program is removed,
-                      and does not come back
-  limit               for about a second main gets no more descriptors, or the server no more processes
+--kill: the actions on the server, one at a time, at random moments
+  worker, sequencer   kill one
+  stop                stop a worker (SIGSTOP); main has to notice
+  hup                 reload: main replaces every worker
+  upgrade             replace the program by itself
+  scale               one worker more or less
+  disk                remove the working directory, the temporary directory or the installed program, for good
+  limit               for about a second, main gets no more descriptors or the server no more processes
 """
 
 
@@ -152,11 +149,11 @@ def kinds(text: str) -> list[str]:
 
 
 def why_not(kind: str, options: argparse.Namespace) -> str:
-    """Why trouble of this kind cannot be made; nothing if it can."""
+    """Return why this kind is not possible; empty if it is."""
     if kind == "disk" and options.command is not None:
-        return "not with --command, whose installation is not ours to remove"
+        return "not with --command: that installation is not ours to remove"
     if kind == "limit" and not HAS_LIMITS:
-        return "this system cannot limit a process that runs (prlimit(2), Linux)"
+        return "this system cannot change the limits of a running process (prlimit(2), Linux)"
     return ""
 
 
@@ -169,24 +166,32 @@ def fault(text: str) -> Kind:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Kill parts of a server under load; check every byte at every client.",
+        description="Kill parts of a server under load, and check every byte at every client.",
         epilog=KILLS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clients", type=positive, default=200, help="that talk")
-    parser.add_argument("--seconds", type=amount, default=60.0, help="that they talk")
+    parser.add_argument("--clients", type=positive, default=200, help="clients that talk")
+    parser.add_argument("--seconds", type=amount, default=60.0, help="how long they talk")
     parser.add_argument(
-        "--kill", type=kinds, metavar="KIND,...", help=f"or other trouble: {', '.join(KINDS)} (all that can be)"
+        "--kill", type=kinds, metavar="KIND,...", help=f"any of {', '.join(KINDS)}; default: all that are possible"
     )
-    parser.add_argument("--every", type=amount, default=1000.0, metavar="MS", help="between two kills, on average")
-    parser.add_argument("--seed", type=int, default=0, help="decides who talks and what is killed")
+    parser.add_argument("--every", type=amount, default=1000.0, metavar="MS", help="average time between two actions")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices: who talks, what is killed")
     parser.add_argument("--workers", type=positive, default=4)
-    parser.add_argument("--rooms", type=positive, help=f"for at most {ROOM_MOST} clients each (3, or what is needed)")
-    parser.add_argument("--rate", type=amount, default=2000.0, help="messages/s of all")
-    parser.add_argument("--beat-timeout", type=amount, default=1.0, metavar="S", help="of the server, with --kill stop")
-    parser.add_argument("--settle", type=amount, default=20.0, metavar="S", help="for the last messages to arrive")
-    parser.add_argument("--until", type=fault, metavar="FAULT", help="end as soon as such a fault is found: torn, ...")
-    parser.add_argument("--command", help="starts a server; not with --kill disk, which installs one to remove it")
+    parser.add_argument(
+        "--rooms", type=positive, help=f"at most {ROOM_MOST} clients in each; default: 3, or as many as needed"
+    )
+    parser.add_argument("--rate", type=amount, default=2000.0, help="messages/s of all clients together")
+    parser.add_argument(
+        "--beat-timeout", type=amount, default=1.0, metavar="S", help="option of the server, used with --kill stop"
+    )
+    parser.add_argument(
+        "--settle", type=amount, default=20.0, metavar="S", help="how long to wait for the last messages"
+    )
+    parser.add_argument("--until", type=fault, metavar="FAULT", help="end at the first fault of this kind: torn, ...")
+    parser.add_argument(
+        "--command", help="command that starts the server; not with --kill disk, which installs one and removes it"
+    )
     add_json(parser, "all figures and faults")
     options = parser.parse_args(arguments)
     if options.kill is None:

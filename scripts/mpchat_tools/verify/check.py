@@ -1,19 +1,19 @@
 """Whether the clients of a room receive exactly what they should. PURE: bytes in, faults out, however they were cut.
 
-How it is checked. Each room has *observers*, clients that only listen. What they receive, each message proven (sender,
-number without a gap, CRC), is the room's *reference*: its one order. Any other client must receive exactly the
-reference without its own lines. So whole blocks are compared with it, at the speed of memcmp; from a line on that
-differs, lines are read one by one until the two meet again.
+Each room has *observers*, clients that only listen. What they receive, each message verified by sender, number and CRC,
+is the room's *reference*: its one order. Any other client must receive exactly the reference without its own lines. So
+whole blocks are compared with it, at the speed of memcmp. Where a line differs, lines are read one by one until the
+stream and the reference meet again.
 
-Two kinds of clients. A `Guest` comes and goes: its stream begins behind the notice that it joined, after the history,
-which is the last messages before that place, and ends with the notice that it left; each answer to its own commands
-must come once and in turn. A `Resident` is there before anybody talks, in a room whose notices are of no interest.
+There are two kinds of clients. A `Guest` comes and goes. Its stream begins with the history (the last messages before
+the notice that it joined), continues after that notice, and ends with the notice that it left. Each answer to its own
+commands must come once and in order. A `Resident` is present before anybody talks; notices in its room are not checked.
 
-Faults are counted for each receiver, and a message that nobody got for each that should have. Not checked: notices of
-the lobby, where nobody talks in the company of guests, and where in its stream a client finds answers.
+Faults are counted per receiver; a message that nobody got counts for every client that should have it. Not checked:
+notices of the lobby, where guests do not talk, and the place of answers in a stream.
 
-Bounded: the reference (see there); HELD for each client; a few words for each line that is missing at a client, which
-is given up when it is more than BEHIND.
+Memory is bounded: the reference (see there), HELD bytes per client, and a few words per line that a client lacks. A
+client that is more than BEHIND bytes behind is given up.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ FOREIGN = re.compile(rb"(?:\*\* \S+|\[[^\]\n]+\]|(?:#\S+ )?\S+:) .*\n")
 
 
 class Stream:
-    """What one client receives, held against the reference. An observer (`silent`) that is at its end extends it."""
+    """What one client receives, compared with the reference. An observer (`silent`) at the end of it extends it."""
 
     def __init__(self, name: bytes, room: RoomCheck, silent: bool = False) -> None:
         self.name = name
         self.silent = silent
         self.lines = 0  # messages and notices of the order
-        self.dropped = False  # not to be checked any more: a fault that was told
+        self.dropped = False  # no longer checked, after a fault that was reported
         self.latencies_ns = array("q")  # of an observer, from when messages were sent
         self._room = room
         self._reference = room.reference
@@ -59,7 +59,7 @@ class Stream:
         self._start = 0
         self._position: int | None = None
         self._missing: dict[int, bytes] = {}
-        self._extra: dict[Key, None] = {}  # what it got that the reference has not
+        self._extra: dict[Key, None] = {}  # received, but not in the reference
         self._held = b""
 
     @property
@@ -68,14 +68,14 @@ class Stream:
         return self._reference.end if self._position is None else self._position
 
     def feed(self, data: bytes, now_ns: int = 0) -> None:
-        """Take received bytes, cut anywhere, that came at `now_ns`."""
+        """Take bytes that were received at `now_ns`, cut anywhere."""
         block, at = self._held + data, 0
         end = block.rfind(b"\n") + 1
         while at < end:
             taken = self._match(block, at, end)
             if not taken:
                 line = block[at : block.index(b"\n", at) + 1]
-                # Who is too far ahead is read without the reference, as when nothing more comes to that.
+                # A client too far ahead is read without the reference, as if the reference were complete.
                 if not self._take(line, now_ns, self._reference.closed or len(block) - at > HELD):
                     self._room.waiting.add(self)
                     break
@@ -86,12 +86,12 @@ class Stream:
             self._tear()
 
     def complete(self) -> bool:
-        """Whether all has come that should have by now."""
+        """Return whether everything has arrived that should have by now."""
         arrived = self._begun() and self._skip_own() == self._goal()
         return arrived and not (self._missing or self._held or self._list_lost())
 
     def judge(self) -> None:
-        """No more comes: say what did not."""
+        """Report what is missing, since nothing more comes."""
         if self.dropped or self.complete():
             return
         whole, _, rest = self._held.rpartition(b"\n")
@@ -127,7 +127,7 @@ class Stream:
     # --- the order
 
     def _match(self, block: bytes, at: int, end: int) -> int:
-        """Compare as much as the reference has before our next own line; give how much is the same: all or nothing."""
+        """Compare up to our next own line in the reference; return the length if it is equal, else 0."""
         if self._position is None:
             return 0
         self._skip_own()
@@ -140,14 +140,14 @@ class Stream:
         return same
 
     def _skip_own(self) -> int:
-        """What we said is not sent back: go on behind it; give the position."""
+        """Skip our own lines, which the server does not send back; return the position."""
         assert self._position is not None
         while self._own and self._own[0][0] <= self._position:
             self._position = max(self._position, self._own.popleft()[1])
         return self._position
 
     def _take(self, line: bytes, now_ns: int, alone: bool) -> bool:
-        """Read one line; False when the observers have yet to say what it is, unless we are `alone`."""
+        """Read one line; return False when it must wait for the observers, unless we are `alone`."""
         if self._take_aside(line):
             return True
         if not self._begun():
@@ -159,7 +159,7 @@ class Stream:
         return self._take_unknown(line, now_ns, alone)
 
     def _take_unknown(self, line: bytes, now_ns: int, alone: bool) -> bool:
-        """A line that the reference has not, or not yet."""
+        """Take a line that the reference does not have, or not yet."""
         reference, said = self._reference, self._room.read(line)
         key = (said.name, said.number) if said is not None and said.number else None
         if said is None:
@@ -185,7 +185,7 @@ class Stream:
         return True
 
     def _take_lost(self, line: bytes, key: Key) -> None:
-        """A message that is not in the reference: in time if no later one of its sender has come."""
+        """Take a message that the reference lacks: in order if no later one of its sender has arrived."""
         if key in self._extra:
             self._blame(Kind.DOUBLED, f"got {line[:80]!r} again")
             return
@@ -196,7 +196,7 @@ class Stream:
         self.lines += 1
 
     def _take_out_of_place(self, line: bytes, known: int) -> None:
-        """A message that stands elsewhere in the reference."""
+        """Take a message that is elsewhere in the reference."""
         assert self._position is not None
         if known >= self._position and known not in self._missing:
             self._missing |= self._others(self._position, known)
@@ -218,7 +218,7 @@ class Stream:
         return {at: line for at, line in self._reference.lines(start, end) if not line.startswith(own)}
 
     def _list_lost(self) -> list[Key]:
-        """What the reference has not, and we have not, and should have."""
+        """Return the messages that both the reference and we lack, and that we should have."""
         goal = self._goal()
         if self._position is None:
             return []
@@ -351,33 +351,33 @@ class RoomCheck:
         self.streams: list[Stream] = []
 
     def add(self, stream: AStream) -> AStream:
-        """A client is about to come. The first has to be an observer, and enters the room before all others."""
+        """Add a client before it connects. The first must be an observer, and enters the room before all others."""
         if not self.streams:
             self.reference.starts[stream.name] = Start(0, [])
         self.streams.append(stream)
         return stream
 
     def remark(self, line: bytes) -> None:
-        """Keep what the server complained of; a marker's answer is none if it quotes the marker."""
+        """Keep an error of the server, unless it quotes the marker: then it is the marker's answer."""
         if b"stress-marker" not in line and len(self.remarks) < EXAMPLES:
             self.remarks.append(line.decode(errors="replace").strip())
 
     def wake(self) -> None:
-        """The reference may have grown: go on with those who were ahead of it."""
+        """Continue with the streams that were ahead of the reference, which may have grown."""
         waiting, self.waiting = self.waiting, set()
         for stream in waiting:
             if not stream.dropped:
                 stream.feed(b"")
 
     def hurry(self) -> None:
-        """Nothing has come for long: who is ahead of the reference need not wait for it."""
+        """Stop waiting for the reference, because nothing has arrived for long."""
         if self.waiting and not self.reference.closed:
             self.reference.closed = True
             self.wake()
             self.reference.closed = False
 
     def tend(self) -> None:
-        """Forget who is over and what nobody needs; give up who is too far behind."""
+        """Forget streams that are over and text that nobody needs; give up streams that are too far behind."""
         for stream in self.streams:
             if self.reference.end - stream.position > BEHIND:
                 stream.judge()
@@ -389,12 +389,12 @@ class RoomCheck:
         self.reference.trim(min((s.position for s in self.streams if not s.dropped), default=self.reference.end))
 
     def complete(self) -> bool:
-        """Whether all that was said is in the order, and everybody has it."""
+        """Return whether everything that was said is in the reference, and everybody has it."""
         heard = all(self.reference.heard[name] == said for name, said in self.reference.said.items())
         return heard and all(stream.dropped or stream.complete() for stream in self.streams)
 
     def finish(self) -> None:
-        """Nothing more comes: say what did not. Without an observer nobody can tell."""
+        """Report what is missing, since nothing more comes. Without an observer nothing can be said."""
         for stream in self.streams:
             if stream.dropped:
                 self.reference.said.pop(stream.name, None)

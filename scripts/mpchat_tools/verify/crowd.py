@@ -1,7 +1,7 @@
 """Many clients in one loop over non-blocking sockets.
 
-Owns their connections. Promises to go on reading while a server does not take what a client says, and to serve
-observers first, so that a reference is ahead of the others. It never decides what is wrong with a stream.
+Owns their connections. Promises to keep reading while the server does not accept what a client sends, and to serve
+observers first, so that the reference is ahead of the other streams. It never judges a stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AStream = TypeVar("AStream", bound=Stream)
 
 
 class Client(Generic[AStream]):
-    """One connection. What the socket does not take is kept."""
+    """One connection. It keeps what the socket does not accept."""
 
     def __init__(self, address: tuple[str, int], stream: AStream, patience: float, slow: bool = False) -> None:
         """Raises ToolError if there is no connection within `patience` seconds."""
@@ -46,8 +46,8 @@ class Client(Generic[AStream]):
             raise ToolError(f"{stream.name.decode()} could not connect: {error}") from error
 
     def push(self, dice: random.Random | None) -> None:
-        """Send what waits, or a part of any size. What cannot be sent is tried again, if the connection is not over:
-        reading tells that."""
+        """Send what waits, or with `dice` a part of random size. The rest is tried again, unless the connection is
+        over, which reading shows."""
         part = self.unsent[: dice.randint(1, len(self.unsent))] if dice else self.unsent
         try:
             del self.unsent[: self.socket.send(part)]
@@ -57,7 +57,7 @@ class Client(Generic[AStream]):
             self.unsent.clear()
 
     def pull(self) -> bytes | None:
-        """What has come; nothing when the connection is over, None when there is nothing yet."""
+        """Return what has arrived: empty when the connection is over, None when there is nothing yet."""
         try:
             return self.socket.recv(SLOW_BYTES if self.slow else RECEIVE_BYTES)
         except BlockingIOError:
@@ -84,7 +84,7 @@ class Crowd(Generic[AStream]):
         self._sending: dict[Client[AStream], None] = {}
 
     def watch(self, file: Any, callback: Callable[[], None]) -> None:
-        """Call this when there is something to read from `file`, too."""
+        """Also call `callback` when `file` is readable."""
         self._selector.register(file, selectors.EVENT_READ, callback)
 
     def add(self, client: Client[AStream]) -> None:
@@ -106,7 +106,7 @@ class Crowd(Generic[AStream]):
         self._selector.register(client.socket, selectors.EVENT_READ, client)
 
     def turn(self, timeout: float) -> None:
-        """Send and receive what can be, and wait for it so long."""
+        """Send and receive what is possible; wait at most `timeout` seconds for it."""
         for client in list(self._sending):
             client.push(self._dice)
             if not client.unsent:

@@ -1,14 +1,14 @@
-"""stress.py: many clients talk to a server at once, and every single delivery is checked.
+"""stress.py: have many clients talk to a server at once, and check every single delivery.
 
-Owns the command line, the barriers between the client processes, and the figures. `check` says how a delivery is
-checked, `talkers` what the clients do and when they are done. Nothing is waited for longer than --timeout, but for the
-bounded times that counting the faults and ending the server take.
+Owns the command line, the barriers between the client processes, and the figures. `check` checks deliveries; `talkers`
+runs the clients and decides when they are done. A run takes at most --timeout, plus the bounded times for counting the
+faults and ending the server.
 
-Latency is from the time at which a message was to be sent to its receipt by the observers, one receiver per room and
-client process. Without --rate a message is to be sent when its sender's turn comes (one message per client and round);
-with --rate at its place in the schedule, however late the sender is.
+Latency is the time from when a message was due until an observer receives it (one observer per room and client
+process). Without --rate a message is due when its sender's turn comes (one message per client and round); with --rate
+at its place in the schedule, even if the sender is late.
 
-Exit status: 0 all is well, 1 something was wrong, and those of all tools.
+Exit status: 0 no fault, 1 at least one fault, and the statuses of all tools.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mpchat_tools.verify.plan import Plan
 from mpchat_tools.verify.reference import compare_orders
 from mpchat_tools.verify.talkers import CONNECT_S, TICK_S, Progress, Result, Step, run_talkers
 
-JUDGE_S = 60.0  # a client process may need this long after the deadline to name millions of losses
+JUDGE_S = 60.0  # a client process may need this long after the deadline to list millions of losses
 LARGEST = 4000  # bytes of a message: the server takes lines up to 4096
 
 
@@ -81,7 +81,7 @@ class Conductor:
         return self._outcome()
 
     def _receive(self, message: Progress | Result) -> bool:
-        """Whether it was the last one of its process."""
+        """Take a message of a client process; return whether it was the last one."""
         if isinstance(message, Result):
             self._results.append(message)
             return True
@@ -165,7 +165,7 @@ def make_report(plan: Plan, outcome: Outcome, faults: Faults, seconds: float, us
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The table that people read."""
+    """Return the table for people."""
 
     def figure(value: float | None, form: str = ",.0f") -> str:
         return "n/a" if value is None else format(value, form)
@@ -216,20 +216,24 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Talk from many clients at once and check every delivery.")
+    parser = argparse.ArgumentParser(
+        description="Talk to a server from many clients at once, and check every delivery."
+    )
     parser.add_argument("--clients", type=positive, default=500)
-    parser.add_argument("--messages", type=positive, default=20, help="of each client")
-    parser.add_argument("--workers", type=positive, default=4, help="of the server started here")
-    parser.add_argument("--rooms", type=positive, default=1, help="1: all stay in the lobby")
-    parser.add_argument("--connect", type=host_and_port, metavar="HOST:PORT", help="use this server")
-    parser.add_argument("--pid", type=positive, help="with --connect: the server's main process, to be measured")
-    parser.add_argument("--command", default=OWN_COMMAND, help="starts a server")
+    parser.add_argument("--messages", type=positive, default=20, help="messages of each client")
+    parser.add_argument("--workers", type=positive, default=4, help="workers of the server that is started")
+    parser.add_argument("--rooms", type=positive, default=1, help="number of rooms; 1: all stay in the lobby")
+    parser.add_argument("--connect", type=host_and_port, metavar="HOST:PORT", help="use a running server")
+    parser.add_argument("--pid", type=positive, help="with --connect: the main process of that server, to measure it")
+    parser.add_argument("--command", default=OWN_COMMAND, help="command that starts the server")
     add_json(parser, "all figures and faults")
-    parser.add_argument("--seed", type=int, default=0, help="decides in which order the clients talk")
-    parser.add_argument("--processes", type=positive, default=2, help="that the clients are spread over")
-    parser.add_argument("--size", type=positive, default=70, metavar="BYTES", help="of a message, at least")
-    parser.add_argument("--rate", type=float, default=0.0, help="messages/s of all; 0: as fast as possible")
-    parser.add_argument("--timeout", type=amount, default=120.0, metavar="S", help="of the whole run")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order in which clients talk")
+    parser.add_argument("--processes", type=positive, default=2, help="client processes")
+    parser.add_argument("--size", type=positive, default=70, metavar="BYTES", help="minimum size of a message")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="messages/s of all clients together; 0: as fast as possible"
+    )
+    parser.add_argument("--timeout", type=amount, default=120.0, metavar="S", help="for the whole run")
     options = parser.parse_args(arguments)
     if options.rooms > options.clients or options.processes > options.clients:
         parser.error("there must be at least as many clients as rooms and as processes")
@@ -256,12 +260,12 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 
 def count_files(plan: Plan) -> int:
-    """How many files a client process has open at once."""
+    """Return how many files a client process has open at once."""
     return 64 + max(len(plan.clients_in(p)) + len(plan.rooms_in(p)) for p in range(plan.processes))
 
 
 def stress_own(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Run against a server of our own; the report, and the end of the server's log if it is of use."""
+    """Start a server and run against it. Return the report, and the end of the server's log if there were faults."""
     everybody = plan.clients + plan.observers
     command = shlex.split(options.command)
     command += f"--port 0 --workers {options.workers} --rate 0 --max-clients {everybody + 8}".split()
@@ -281,7 +285,7 @@ def stress_own(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any],
 
 
 def stress_other(plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
-    """Run against the server named, which goes on afterwards."""
+    """Run against a server that is running, and leave it running."""
     host, port = options.connect
     try:
         socket.create_connection((host, port), CONNECT_S).close()

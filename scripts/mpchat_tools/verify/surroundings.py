@@ -1,8 +1,7 @@
-"""What a server of chaos.py has around it, and how that is taken away while it runs.
+"""The surroundings of a server of chaos.py, and how they are taken away while it runs.
 
-Owns a throw-away installation of the server, with its working and its temporary directory, and the limits that are
-lowered on a running server. Promises that nothing of the installation stays behind after `close`, and that every limit
-is raised again to what it was.
+Owns a throw-away installation of the server with its working and temporary directories, and the limits that are lowered
+on a running server. Promises that nothing of the installation is left after `close`, and that every limit is restored.
 """
 
 from __future__ import annotations
@@ -79,11 +78,11 @@ class Installation:
         return kept | {"TMPDIR": str(self._temporary)}
 
     def left(self, with_program: bool = True) -> list[str]:
-        """What has not been removed yet; without the program if that must stay for now."""
+        """Return what has not been removed yet; without the program if it must stay for now."""
         return sorted(self._left if with_program else self._left - {"program"})
 
     def remove(self, part: str) -> None:
-        """Remove one of `left()` for good. It is gone at one moment, and not file by file."""
+        """Remove one of `left()` for good, all its files at the same moment."""
         self._left.remove(part)
         gone = self._folder / f"removed-{part}"
         (self._folder / part).rename(gone)
@@ -136,7 +135,7 @@ def _copy_distribution(name: str, packages: Path) -> None:
 
 
 def bound_user() -> list[str] | None:
-    """What to put before a command so that a limit on processes binds it, or None where that cannot be had.
+    """Return what to put before a command so that a limit on processes binds it; None where that is impossible.
 
     The kernel exempts root (setrlimit(2), RLIMIT_NPROC). So a command of root's becomes one of a user without a name,
     which may still open what root may.
@@ -153,7 +152,7 @@ def bound_user() -> list[str] | None:
 
 
 class Shortage:
-    """A time in which a server gets no more of something. What it has it keeps."""
+    """A time in which a server gets no more descriptors or processes. It keeps what it has."""
 
     def __init__(self, main: psutil.Process, limits: Sequence[int], dice: random.Random) -> None:
         """Lower these limits. Descriptors are main's, which opens what others need; processes are everybody's."""
@@ -186,7 +185,7 @@ class Shortage:
 
 @contextmanager
 def _real_user_of(process: psutil.Process) -> Iterator[None]:
-    """Be who this process is: root in a container often may not limit others (prlimit(2), CAP_SYS_RESOURCE)."""
+    """Take the real user id of this process: root in a container often may not limit others (prlimit(2))."""
     ours = os.getuid()
     theirs = process.uids().real
     if theirs != ours:

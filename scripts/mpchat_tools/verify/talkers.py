@@ -1,11 +1,10 @@
-"""What one client process of a stress run does, in three steps that all processes take together: sign on, talk, listen.
+"""One client process of a stress run, in three steps that all processes take together: sign on, talk, listen.
 
-Promises to end at the plan's deadline. How it knows that nothing more can come: the dialect answers commands in the
-order of the log, so an unknown command (the *marker*) is a fence: what was ordered before it has arrived when its
-error line is there. All have joined when all first markers are answered, all was said when the second ones are, all
-has arrived when the third ones are. If something is missing then, we listen until QUIET_S of silence all the same, so
-that a server which answers commands early is not blamed for it. Any error line counts as an answer: the words of it
-are the server's business.
+Promises to end at the plan's deadline. The server answers commands in the order of the log, so an unknown command (the
+*marker*) is a fence: when its error line arrives, everything ordered before it has arrived. When all first markers are
+answered, everybody has joined; after the second ones, everything was said; after the third ones, all has arrived.
+If something is missing then, the process still listens until QUIET_S of silence, so that a server that answers commands
+early is not blamed for losses. Any error line counts as an answer, whatever its words.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Trouble for a running server: kills, requests, and the loss of what it has around it; and the pauses that it makes.
+"""Trouble for a running server: kills, requests, and the loss of its surroundings; and the pauses that clients see.
 
-A *pause* is the time between two receipts at one client, whatever the reason: our own delays count. It is counted under
-the kinds of all events from AROUND_S before its beginning to its end ("none": no event). A request is an event of
-MOVE_S.
+A *pause* is the time in which one client receives nothing, whatever the reason, our own delays included. It counts for
+the kinds of all events from AROUND_S before its beginning to its end ("none": no event). A request lasts MOVE_S.
 """
 
 from __future__ import annotations
@@ -62,16 +61,16 @@ class Pauses:
 
 
 def weigh(descriptors: Sequence[int]) -> list[int]:
-    """How likely each worker is hit: by its clients, as a new worker has none, and its death proves little."""
+    """Weigh workers by their clients: a new worker has none, and its death proves little."""
     return [1 + number - min(descriptors) for number in descriptors]
 
 
 class Killer:
-    """Does harm to a server, or has it do something hard. Who is who, its log tells.
+    """Kills parts of a server, or asks it for planned moves. It knows the processes from the server's log.
 
-    An upgrade that has passed its trial executes the program, and nothing can be done for it if that is removed, or can
-    open no file, in this moment. So the program stays and no shortage begins while an upgrade may be under way. Without
-    the program an upgrade is refused, and in a shortage as well.
+    An upgrade that has passed its trial executes the program. It cannot survive if the program is removed then, or can
+    open no file. So the program is not removed and no shortage begins while an upgrade may be under way. The
+    server itself rejects an upgrade without the program or in a shortage.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Killer:
         self._upgrade_asked = -math.inf
 
     def strike(self) -> Strike | None:
-        """Do it once; give what was done, or None when there was nobody to do it to."""
+        """Act once; return what was done, or None if nothing could be done."""
         self.look()
         if self._removals and time.monotonic() >= self._removals[0] and self._can_remove():
             kind = "disk"
@@ -124,7 +123,7 @@ class Killer:
         return Strike(kind, MOVE_S if kind in MOVES else 0.0)
 
     def relent(self, now: float) -> None:
-        """End a shortage when its time is up; at infinity, in any case."""
+        """End a shortage when its time is over; with infinity, in any case."""
         if self._shortage is not None and now >= self._shortage.until:
             self._shortage.end()
             self._shortage = None

@@ -1,7 +1,7 @@
-"""The clients of a chaos run: everybody talks, some come and go, some read slowly, and now and then trouble is made.
+"""The clients of a chaos run: all talk, some come and go, some read slowly, and between them the server gets trouble.
 
-Pauses are measured at clients that read at once and have entered their room, while everybody talks. A client should
-receive something every rooms/rate seconds.
+Pauses are measured while everybody talks, at clients that read at once and have entered their room. Without trouble, a
+client receives something every rooms/rate seconds.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Visitors:
         return gone and all(room.complete() for room in self._rooms)
 
     def _say(self, due: int) -> int:
-        """Give anybody so many messages to send, or fewer where nobody is free; give how many."""
+        """Have random clients send `due` messages, or fewer if nobody is free; return how many."""
         for count in range(due):
             drawn = self._dice.choices(self._visitors, k=8)
             talker = next((visitor for visitor in drawn if visitor.talks), None)
@@ -155,7 +155,7 @@ class Visitors:
         return visitor
 
     def _change_guard(self, now: float) -> None:
-        """Who has been there long enough leaves, and another one comes for it."""
+        """Clients whose time is over leave, and others take their places."""
         for visitor in [each for each in self._visitors if now >= each.leave_at]:
             visitor.stream.quitting = True
             visitor.leave_at = math.inf

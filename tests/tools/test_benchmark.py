@@ -273,6 +273,20 @@ def test_what_is_not_a_delivery_is_counted_in_bytes() -> None:
     assert findings.faults == 0
 
 
+@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("victim", [0, 4, 6])
+def test_a_torn_delivery_is_lost_and_its_bytes_are_counted(victim: int, protocol: str) -> None:
+    dialect, order, streams = DIALECTS[protocol](), draw_order(FLOOD, 0, random.Random(7)), []
+    for client in sorted(range(FLOOD.clients), key=FLOOD.is_sender):
+        frames = deliver(dialect, FLOOD, order if dialect.echoes else without(order, client))
+        if client == victim:
+            frames[3] = frames[3][:30] + frames[3][33:]
+        streams.append((client, b"".join(frames)))
+    findings, _ = Receivers(FLOOD, dialect, 0, streams).judge()
+    assert (findings.lost, findings.strange) == (1, dialect.length(FLOOD) - 3)
+    assert findings.faults == 1
+
+
 def test_two_processes_are_compared() -> None:
     order = draw_order(FLOOD, 0, random.Random(7))
     assert compare_processes([[order], [list(order)]]).disagreed == 0

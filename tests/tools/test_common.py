@@ -17,8 +17,9 @@ from mpchat_tools.common.progress import Bar
 from server import ROOT
 
 TOOLS = ROOT / "scripts" / "mpchat_tools"
-COMMANDS = {"mpchat_tools.verify.stress", "mpchat_tools.verify.chaos"} | {
-    f"mpchat_tools.{folder}.command" for folder in ("bench", "growth")
+COMMANDS = {
+    f"mpchat_tools.{name}"
+    for name in ("verify.stress", "verify.chaos", "bench.command", "growth.command", "growth.stalls")
 }
 MAY_IMPORT = {
     "common": {"common"},

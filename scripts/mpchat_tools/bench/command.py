@@ -147,49 +147,29 @@ def choose_servers(options: argparse.Namespace) -> list[Peer]:
 
 def choose_workloads(options: argparse.Namespace) -> Iterator[Workload]:
     """In the order of WORKLOADS. D and E are one run with two figures."""
-    base = Workload("", Kind.FLOOD, 200, size=options.size, burst=options.burst, processes=options.load_processes)
-    base = dataclasses.replace(base, run=secrets.token_hex(RUN_DIGITS // 2).encode())
+    run = secrets.token_hex(RUN_DIGITS // 2).encode()
+    shared = {"size": options.size, "burst": options.burst, "processes": options.load_processes, "run": run}
     chosen = [name for name in WORKLOADS if name in options.workloads]
+    clients, messages = options.clients or 200, options.messages or 500
     if "A" in chosen:
-        yield from (make_paced(base, options, load) for load in options.loads)
+        senders = min(options.senders or clients, clients)
+        for load in options.loads:
+            name, each = (
+                "A" if len(options.loads) == 1 else f"A@{load:g}",
+                max(1, round(load * options.seconds / senders)),
+            )
+            yield Workload(name, Kind.PACED, clients, senders=senders, messages=each, load=load, **shared)
     for name, kind in (("B", Kind.FLOOD), ("B1", Kind.CONVERSATION)):
         if name in chosen:
-            yield make_one_room(base, options, name, kind)
+            senders = min(options.senders or 20, clients)
+            yield Workload(name, kind, clients, senders=senders, messages=messages, **shared)
     if "C" in chosen:
-        yield make_many_rooms(base, options)
+        rooms = max(1, (options.clients or 1000) // MEMBERS)
+        members = (options.clients or 1000) // rooms
+        senders, messages = min(options.senders or members, members), options.messages or 200
+        yield Workload("C", Kind.FLOOD, rooms * members, rooms, senders, messages, **shared)
     if idle := [name for name in chosen if name in "DE"]:
-        clients = options.clients or 2000
-        yield dataclasses.replace(base, name="+".join(idle), kind=Kind.SIGN_ON, clients=clients)
-
-
-def make_one_room(base: Workload, options: argparse.Namespace, name: str, kind: Kind) -> Workload:
-    clients = options.clients or 200
-    senders, messages = min(options.senders or 20, clients), options.messages or 500
-    return dataclasses.replace(base, name=name, kind=kind, clients=clients, senders=senders, messages=messages)
-
-
-def make_paced(base: Workload, options: argparse.Namespace, load: float) -> Workload:
-    clients = options.clients or 200
-    senders = min(options.senders or clients, clients)
-    messages = max(1, round(load * options.seconds / senders))
-    name = "A" if len(options.loads) == 1 else f"A@{load:g}"
-    return dataclasses.replace(
-        base, name=name, kind=Kind.PACED, clients=clients, senders=senders, messages=messages, load=load
-    )
-
-
-def make_many_rooms(base: Workload, options: argparse.Namespace) -> Workload:
-    clients = options.clients or 1000
-    rooms = max(1, clients // MEMBERS)
-    members = clients // rooms
-    return dataclasses.replace(
-        base,
-        name="C",
-        clients=rooms * members,
-        rooms=rooms,
-        senders=min(options.senders or members, members),
-        messages=options.messages or 200,
-    )
+        yield Workload("+".join(idle), Kind.SIGN_ON, options.clients or 2000, **shared)
 
 
 # --- doing it

@@ -1,6 +1,6 @@
-"""A server of our own: started for a run, and ended with it.
+"""Servers that a tool starts for a run and ends with it.
 
-Promises that no process of it is left when OwnServer is closed. Never touches a process that it did not start.
+Promises that no process of a server is left when it is closed. Never touches a process that it did not start.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class OwnServer(Server):
         return self.host, self.port
 
     def end(self) -> Faults:
-        """End it with TERM, with KILL after TERM_S, and say what it did wrong in this."""
+        """End it with TERM, with KILL after TERM_S, and return what it did wrong."""
         faults, started = Faults(), time.monotonic()
         in_time, said, left = self.stop(TERM_S)
         self.end_s = time.monotonic() - started
@@ -162,7 +162,7 @@ def end_the_rest(family: list[psutil.Process]) -> list[psutil.Process]:
 
 @contextmanager
 def running(command: Sequence[str], workers: int, clients: int, log_level: str) -> Iterator[OwnServer]:
-    """A server for so many clients, ready, until the block ends. ToolError if it does not come up, or end well."""
+    """Run a server for so many clients until the block ends. Raises ToolError if it does not start, or end well."""
     limits = f"--port 0 --workers {workers} --rate 0 --sendq {SENDQ} --max-clients {clients + 8}"
     with ExitStack() as stack:
         with deferred_interrupts():

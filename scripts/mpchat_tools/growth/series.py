@@ -1,7 +1,7 @@
 """What growth.py measures: the series, the values in each, and what is done for each value.
 
-Owns the sizes, full and quick. Promises that within a series one thing grows and all else stays the same. PURE: says
-what is to be done and does nothing.
+Owns the sizes, full and quick. Within a series one thing grows and everything else stays the same. PURE: describes the
+runs and does nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A workload of the benchmark, beside idle clients. `more`: in so many other rooms is who talks, alone."""
+    """A workload of the benchmark, beside idle clients. `more`: other rooms of each client that talks."""
 
     workload: Workload
     workers: int = WORKERS

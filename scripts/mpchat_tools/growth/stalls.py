@@ -45,14 +45,14 @@ from mpchat_tools.common.options import conclude, positive
 CONTEXT = multiprocessing.get_context("fork")
 CONFIG = Config(beat_timeout=0.5)
 CROWD = 5000
-"""Sessions that other workers have."""
+"""Sessions of other workers."""
 BATCH = 100
 CAPACITY = 4 << 20
-"""Bytes that the log takes; it asks for a snapshot when half of them have come."""
+"""Bytes that the log holds; it asks for a snapshot when it is half full."""
 ENOUGH = 25_000
-"""Entries of talk with which it does."""
+"""Entries of talk that make the log ask for a snapshot."""
 SOME = 10_000
-"""Entries of talk with which it does not."""
+"""Entries of talk that do not."""
 DEADLINE = 60.0
 
 HISTORIES = {"short": "x" * 10, "long": "x" * 4000, "wide": "\U0001f600" * 1000}
@@ -60,7 +60,7 @@ HISTORIES = {"short": "x" * 10, "long": "x" * 4000, "wide": "\U0001f600" * 1000}
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """From `at` on (monotonic clock), in seconds."""
+    """A stall that began at `at` (monotonic clock). Seconds."""
 
     at: float
     lasted: float
@@ -69,7 +69,7 @@ class Stall:
 
 @dataclass(slots=True)
 class Result:
-    """What was measured. `phases`: when each began and ended."""
+    """The stalls that were measured. `phases`: when each began and ended."""
 
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)
     worker: list[Stall] = field(default_factory=list)
@@ -90,7 +90,7 @@ def name_of(number: int) -> str:
 
 
 def fill(text: str, clients: int) -> Replica:
-    """As many sessions as there are, and as much history as is kept."""
+    """Return a replica with all sessions and a full history."""
     replica = Replica(Limits())
     for number in range(clients + CROWD):
         replica.apply(Opened(sid_of(number), "127.0.0.1"), 0)
@@ -107,7 +107,7 @@ def fill(text: str, clients: int) -> Replica:
 
 
 class Watching:
-    """A selector that notes how long nobody looks."""
+    """A selector that records the times between two calls of `select`."""
 
     def __init__(self, selector: Any) -> None:
         self.stalls: list[Stall] = []
@@ -132,7 +132,7 @@ def run_worker(
     ledger: Ledger,
     report: Connection[Any, Any],
 ) -> None:
-    """Until the first of the pipes, which is main's, is closed there."""
+    """Run a worker until main closes its end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipes[0].close()
     made = worker.Worker(CONFIG, Channel(pipes[1]), address, ledger, 0)
@@ -145,7 +145,7 @@ def run_worker(
 
 
 def run_pinger(link: ManagerLink, report: Connection[Any, Any]) -> None:
-    """Until there is something to read."""
+    """Ping the sequencer until there is something to read."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stalls = []
     with suppress(LogLost, BrokenPipeError):  # the measurement has failed
@@ -158,7 +158,7 @@ def run_pinger(link: ManagerLink, report: Connection[Any, Any]) -> None:
 
 
 class Office:
-    """Main's part, and that of the clients."""
+    """Plays main and the clients."""
 
     def __init__(self, stack: ExitStack, text: str, clients: int) -> None:
         self.result = Result()
@@ -186,7 +186,7 @@ class Office:
             self._hear(Ready)
 
     def publish(self, entries: list[Entry]) -> None:
-        """When the log is full, wait for the snapshot that a worker makes."""
+        """Publish a record; while the log is full, wait for the snapshot that a worker makes."""
         deadline = time.monotonic() + DEADLINE
         while True:
             try:
@@ -227,7 +227,7 @@ class Office:
     def _phase(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        time.sleep(0.2)  # what it leaves to be done is a part of it
+        time.sleep(0.2)  # the work that it leaves behind belongs to it
         self.result.phases[name] = (start, time.monotonic())
 
     def _run(self, stack: ExitStack, main: Any, *arguments: Any) -> Connection[Any, Any]:
@@ -240,7 +240,7 @@ class Office:
         return ours
 
     def _connect(self, stack: ExitStack, number: int) -> socket.socket:
-        """A client that another worker had, which had received its name, and sent it nothing."""
+        """Connect a client of another worker, which has received its name and sent it nothing."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             peer = stack.enter_context(socket.create_connection(listener.getsockname()))
             ours, _ = listener.accept()
@@ -287,7 +287,7 @@ class Office:
             time.sleep(0.1)
 
     def _await_clients(self, first: int, count: int) -> None:
-        """All have heard what was said."""
+        """Wait until all these clients have received the message."""
         for peer in self._peers[first : first + count]:
             peer.settimeout(DEADLINE)
             heard = b""
@@ -303,7 +303,7 @@ class Office:
 
 
 def measure(history: str, clients: int) -> Result:
-    """Run all phases with so many clients to be adopted, half of them each time. Raises TimeoutError, EOFError."""
+    """Run all phases; half of the clients are adopted in each of two. Raises TimeoutError, EOFError."""
     with ExitStack() as stack:
         office = Office(stack, HISTORIES[history], clients)
         half = clients // 2

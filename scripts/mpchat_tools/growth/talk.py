@@ -1,7 +1,7 @@
 """Runs of a server for growth.py: a talk, a start, or nothing at all, each with a fresh server.
 
-Owns the idle clients, and the moments at which the server is measured. The talk itself, its load generator and its
-check are the benchmark's. Promises a Sample or a ToolError in bounded time, and that no process is left.
+Owns the idle clients, and the moments at which the server is measured. The load generator and its check are those of
+the benchmark. Promises a Sample or a ToolError in bounded time, and that no process is left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUIET_SETTLE_S = 3.0  # what follows a sign-on (marks, a snapshot, the allocator
 
 @dataclass(frozen=True, slots=True)
 class IdleLine(Line):
-    """How idle clients come: under names of their own, and not into the lobby."""
+    """How idle clients sign on: with their own names, and not in the lobby."""
 
     idle: Idle
 
@@ -42,7 +42,7 @@ class IdleLine(Line):
 
 @dataclass(frozen=True, slots=True)
 class MemberLine(Line):
-    """How clients come that talk in the lobby, and are in `more` other rooms, each of them alone."""
+    """How clients sign on that talk in the lobby and are alone in `more` other rooms each."""
 
     more: int
 
@@ -65,7 +65,7 @@ def measure_start(command: Sequence[str], start: Start) -> Sample:
 
 
 def measure_quiet(command: Sequence[str], quiet: Quiet) -> Sample:
-    """What the server takes while nobody says anything; per second."""
+    """Measure what the server uses per second while nobody talks."""
     with ExitStack() as stack:
         server = stack.enter_context(running(command, quiet.workers, quiet.clients, LOG_LEVEL))
         meter = meter_of(server)
@@ -84,7 +84,7 @@ def measure_quiet(command: Sequence[str], quiet: Quiet) -> Sample:
 
 
 def measure_talk(command: Sequence[str], talk: Talk, terms: Terms) -> Sample:
-    """What the talk costs, by kind of process, and whether all of it arrived."""
+    """Measure what a talk costs by kind of process, and check that everything arrived."""
     with ExitStack() as stack:
         server = stack.enter_context(running(command, talk.workers, talk.clients, LOG_LEVEL))
         meter = meter_of(server)
@@ -101,13 +101,13 @@ def measure_talk(command: Sequence[str], talk: Talk, terms: Terms) -> Sample:
 
 
 def meter_of(server: OwnServer) -> Meter:
-    """It knows the kinds of the processes that have been started by now."""
+    """Return a meter that knows the kinds of the processes that have been started so far."""
     return Meter(server.pid, find_kinds(server.new_log_lines()))
 
 
 @contextmanager
 def idling(server: OwnServer, idle: Idle) -> Iterator[None]:
-    """Idle clients, signed on, until the block ends. One load process has them all: they do nothing."""
+    """Keep idle clients signed on until the block ends. One load process has them all."""
     workload = Workload("idle", Kind.SIGN_ON, idle.clients, processes=1)
     with loading(workload, IdleLine(idle), WINDOW, server, Terms()) as load:
         load.hear(Here)
@@ -139,5 +139,5 @@ def list_figures(talk: Talk, run: Run, cpu: ByKind, grown: ByKind) -> Figures:
 
 
 def with_mark(talk: Talk, mark: bytes) -> Talk:
-    """The same, but that no delivery can be taken for one of another run; where messages are long enough."""
+    """Return the same talk with a mark of this run in its messages, if they are long enough."""
     return replace(talk, workload=replace(talk.workload, run=mark)) if talk.workload.run else talk

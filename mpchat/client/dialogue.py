@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from mpchat.client.incoming import Incoming
 from mpchat.client.timing import Timing
 
-# What the line dialect fixes (docs/line-protocol.md, "Signing on" and "What is shown").
+# What the line dialect fixes (docs/reference/line-protocol.md, "Signing on" and "What is shown").
 QUESTION = "* Welcome to mpchat"
 HELLO = "* Hello, "
 ERROR = "! "

@@ -11,7 +11,7 @@ import unicodedata
 
 MAX_LINE = 64 * 1024
 """Bytes held while waiting for a line end; a longer line is shown in pieces. 16 times what an mpchat server
-accepts from a client by default (docs/line-protocol.md, "Framing")."""
+accepts from a client by default (docs/reference/line-protocol.md, "Framing")."""
 
 CONTROLS = {code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and chr(code) != "\t"}
 

@@ -15,11 +15,11 @@ class Timing:
 
     quiet: float = 0.2
     """After which text without a line end, like a prompt, is shown as it is. The server side of mpchat waits as
-    long for a line end before it takes what came for a message (docs/line-protocol.md, "Framing")."""
+    long for a line end before it takes what came for a message (docs/reference/line-protocol.md, "Framing")."""
 
     claim: float = 30.0
     """For an mpchat server's answer to a name. It has to survive a restart of the server's sequencer, and end
-    before the server gives up on us (60 s: docs/line-protocol.md, "Signing on")."""
+    before the server gives up on us (60 s: docs/reference/line-protocol.md, "Signing on")."""
 
     stranger: float = 1.0
     """For what a server that greets, but is no mpchat, has to say to a name: it cannot be understood."""
@@ -31,7 +31,7 @@ class Timing:
 
     name_gap: float = 0.3
     """After a name without a line end. An mpchat server needs 200 ms of silence to see that no line end comes
-    (docs/line-protocol.md, "Framing")."""
+    (docs/reference/line-protocol.md, "Framing")."""
 
     idle: float = 5.0
     """For the server to close when our piped input has ended; begins again whenever something moves."""

@@ -1,4 +1,4 @@
-"""The drawings in docs/architecture.md name methods that there are."""
+"""The drawings in docs/explanation/architecture.md name methods that there are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def find_unknown(text: str, members: dict[str, set[str]]) -> list[str]:
 
 
 def test_what_is_drawn_is_there() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
     members = members_by_class()
     assert len(METHOD.findall("".join(DRAWING.findall(text)))) > 40
     assert find_unknown(text, members) == []

@@ -37,7 +37,7 @@ from mpchat.chat.requests import (
 )
 from mpchat.wire.line.commands import COMMANDS, Command, find_command, nearest_command, read_command
 
-PROTOCOL = Path(__file__).parents[4] / "docs" / "line-protocol.md"
+PROTOCOL = Path(__file__).parents[4] / "docs" / "reference" / "line-protocol.md"
 SHORT_FORMS = {
     "help": ("?",),
     "nick": (),

@@ -189,6 +189,6 @@ class Chat:
 
 
 def is_quit(line: str) -> bool:
-    """Whether this line leaves: `quit` alone in any case, `/quit [REASON]`, `/exit` (docs/reference/line-protocol.md)."""
+    """Whether this line leaves: `quit` alone in any case, `/quit [REASON]`, `/exit`."""
     words = line.casefold().split(maxsplit=1)
     return words == ["quit"] or words[:1] in (["/quit"], ["/exit"])

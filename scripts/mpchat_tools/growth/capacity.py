@@ -1,7 +1,7 @@
 """What machines of several sizes should carry, computed from what growth.py has measured on this one.
 
-Owns the model, which docs/explanation/performance.md explains. Promises to compute with medians of the tables printed above it, and
-to say which wall each machine meets first. PURE: figures in, text out. Says nothing about machines whose cores are
+Owns the model, which docs/explanation/performance.md explains. Promises to compute with medians of the tables printed
+above it, and to say which wall each machine meets first. PURE: figures in, text out. Says nothing about machines whose cores are
 faster or slower than those measured on, nor about networks.
 
 With a message of one line a publication entry, rooms of n members, and W workers on as many cores:

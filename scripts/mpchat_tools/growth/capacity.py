@@ -1,11 +1,14 @@
 """What machines of several sizes should carry, computed from what growth.py has measured on this one.
 
 Owns the model, which docs/explanation/performance.md explains. Promises to compute with medians of the tables printed
-above it, and to say which wall each machine meets first. PURE: figures in, text out. Says nothing about machines
-whose cores are faster or slower than those measured on, nor about networks. With a message of one line a publication
-entry, rooms of n members, and W workers on as many cores: CPU of a message = line + W * entry + sequencer + (n - 1) *
-delivery sequencer of a message = publication + W * reading (slope over the readers, in batches of BATCH) memory of a
-client = client + (W - 2) * replica (client was measured with two workers)
+above it, and to say which wall each machine meets first. PURE: figures in, text out. Says nothing about machines whose
+cores are faster or slower than those measured on, nor about networks.
+
+With a message of one line a publication entry, rooms of n members, and W workers on as many cores:
+
+    CPU of a message        = line + W * entry + sequencer + (n - 1) * delivery
+    sequencer of a message  = publication + W * reading     (slope over the readers, in batches of BATCH)
+    memory of a client      = client + (W - 2) * replica    (client was measured with two workers)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the chat is: names, commands, entries, events, history and the replica. Pure: no I/O, no clock, no chance.
+"""The chat: requests, entries, events, history and the replica. Pure: no I/O, no clock, no randomness.
 
-Everything here may be called in any process, any number of times, and gives the same answer.
+Every function here gives the same result in every process, however often it is called.
 """

@@ -1,1 +1,1 @@
-"""What a replica remembers: people, rooms and their history, and how a snapshot carries it."""
+"""The state of a replica: people, rooms and their history, and its snapshot format."""

@@ -1,5 +1,5 @@
-"""Recovery: when the sequencer counts as hung, and when the next one is started. Pure: told what happens and when, it
-answers.
+"""Recovery: when the sequencer counts as hung, and when the next one is started. Pure: it gets the
+events and the time, and decides.
 
 Owns no process and reads no clock; `sequencing` acts. `now` is always of a clock that never goes back, in seconds.
 """

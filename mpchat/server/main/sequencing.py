@@ -104,7 +104,7 @@ class Sequencing:
         self._may_give_up = False
 
     def release(self, on_released: Callable[[], None]) -> None:
-        """End it for good, and call `on_released` when it has ended."""
+        """End it, start no other one, and call `on_released` when it has ended."""
         self._on_released = on_released
         if self._sequencer is None:
             on_released()
@@ -183,7 +183,7 @@ class Sequencing:
             self._count_failure(f"ended with exit code {code}", now)
 
     def _count_failure(self, why: str, now: float) -> None:
-        """It ended by itself or did not come up: try again after a pause. Raises BootError when that is hopeless."""
+        """It ended by itself or did not come up: try again after a pause. Raises BootError after too many tries."""
         self._restarts.failed(now)
         if self._may_give_up and self._restarts.hopeless:
             raise BootError(f"the sequencer does not come up: {why}")

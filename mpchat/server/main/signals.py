@@ -33,9 +33,9 @@ class Signals:
 
     def restore(self, ending: bool) -> None:
         """Stop catching them. If this process is `ending`, ignore them: a second Ctrl-C changes nothing."""
-        # CPython complains of a signal that it has noted when there is no handler for it any more (Modules/
-        # signalmodule.c, "ignored due to race condition"). Once they are blocked, none is noted any more, and this call
-        # runs the handlers of those that were.
+        # CPython complains about a pending signal whose handler has been removed (Modules/signalmodule.c, "ignored due
+        # to race condition"). Once the signals are blocked, none becomes pending, and this call runs the handlers of
+        # those that are pending.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
         signal.set_wakeup_fd(self._descriptor_before)
         for number, handler in self._before.items():

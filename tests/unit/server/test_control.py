@@ -133,7 +133,7 @@ def test_descriptors_arrive_with_their_message(ends: tuple[Channel, Channel], op
         assert receive(worker) == (Quiesce(), [])
 
 
-def test_the_most_that_is_handed_over_at_once_fits(ends: tuple[Channel, Channel], opened: ExitStack) -> None:
+def test_the_largest_hand_off_fits_a_message(ends: tuple[Channel, Channel], opened: ExitStack) -> None:
     main, worker = ends
     message, descriptors, peers = hand_off(opened, HANDOFF_MOST)
     main.post(message, descriptors)
@@ -142,7 +142,7 @@ def test_the_most_that_is_handed_over_at_once_fits(ends: tuple[Channel, Channel]
     expect_connected(received, peers)
 
 
-def test_the_most_session_ids_of_one_message_fit(ends: tuple[Channel, Channel]) -> None:
+def test_the_largest_number_of_session_ids_fits_a_message(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
     sessions = tuple((sid, (1 << 32) - 1) for sid in sids(SIDS_MOST))
     for message in (Closed(sids(SIDS_MOST)), EndSessions(sessions, "connection lost")):
@@ -150,7 +150,7 @@ def test_the_most_session_ids_of_one_message_fit(ends: tuple[Channel, Channel]) 
         assert receive(worker) == (message, [])
 
 
-def test_a_message_that_is_too_long_is_refused_and_the_channel_is_as_before(ends: tuple[Channel, Channel]) -> None:
+def test_a_message_that_is_too_long_is_rejected_and_the_channel_still_works(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
     with pytest.raises(ValueError, match="a control message of"):
         main.post(Stop("x" * MESSAGE_MOST))
@@ -159,7 +159,7 @@ def test_a_message_that_is_too_long_is_refused_and_the_channel_is_as_before(ends
 
 
 @pytest.mark.parametrize("count", [0, 1, SIDS_MOST, SIDS_MOST + 1, 3 * SIDS_MOST])
-def test_session_ids_in_chunks(count: int) -> None:
+def test_session_ids_are_cut_into_chunks(count: int) -> None:
     all_of_them = sids(count)
     chunks = list(in_chunks(all_of_them))
     assert sum(chunks, ()) == all_of_them
@@ -170,7 +170,9 @@ def test_session_ids_in_chunks(count: int) -> None:
 # --- the other side does not read ---------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_waits_in_order_and_nothing_blocks(ends: tuple[Channel, Channel], opened: ExitStack) -> None:
+def test_messages_without_room_wait_in_order_and_nothing_blocks(
+    ends: tuple[Channel, Channel], opened: ExitStack
+) -> None:
     main, worker = ends
     # So a write that does not fit would hang here.
     assert not fcntl.fcntl(main.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
@@ -190,7 +192,7 @@ def test_what_does_not_fit_waits_in_order_and_nothing_blocks(ends: tuple[Channel
     assert main.backlog == 0
 
 
-def test_it_can_be_written_again_when_the_other_side_has_read(ends: tuple[Channel, Channel]) -> None:
+def test_the_channel_is_writable_again_when_the_peer_has_read(ends: tuple[Channel, Channel]) -> None:
     """What the loops of both sides wait for while there is a backlog."""
     main, worker = ends
     count = fill(main)
@@ -208,7 +210,7 @@ def test_it_can_be_written_again_when_the_other_side_has_read(ends: tuple[Channe
 # --- the other side is gone ---------------------------------------------------------------------------------
 
 
-def test_a_closed_peer_is_noticed_by_reading_and_by_writing(ends: tuple[Channel, Channel]) -> None:
+def test_reading_and_writing_notice_a_closed_peer(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
     worker.close()
     with pytest.raises(ChannelClosed):
@@ -217,7 +219,7 @@ def test_a_closed_peer_is_noticed_by_reading_and_by_writing(ends: tuple[Channel,
         receive(main)
 
 
-def test_what_was_sent_before_the_end_is_received(ends: tuple[Channel, Channel]) -> None:
+def test_messages_sent_before_the_end_are_received(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
     worker.post(Ready())
     worker.post(Closed(()))
@@ -227,7 +229,7 @@ def test_what_was_sent_before_the_end_is_received(ends: tuple[Channel, Channel])
         receive(main)
 
 
-def test_an_end_with_a_backlog_is_found_by_pumping(ends: tuple[Channel, Channel]) -> None:
+def test_pumping_notices_the_end_of_the_channel(ends: tuple[Channel, Channel]) -> None:
     main, worker = ends
     fill(main)
     worker.close()

@@ -60,12 +60,12 @@ def receive(ours: socket.socket, size: int) -> int:
     return len(ours.recv(size))
 
 
-def test_nothing_was_done_yet() -> None:
+def test_a_new_connection_has_counted_nothing() -> None:
     with tcp_pair() as (ours, _):
         assert read_progress(ours) == Progress(0, 0, True)
 
 
-def test_what_waits_in_the_kernel_is_not_consumed() -> None:
+def test_input_waiting_in_the_kernel_is_not_counted() -> None:
     with tcp_pair() as (ours, peer):
         peer.sendall(b"hello")
         wait_for(ours, select.POLLIN)
@@ -76,7 +76,7 @@ def test_what_waits_in_the_kernel_is_not_consumed() -> None:
         assert read_progress(ours) == Progress(5, 0, True)
 
 
-def test_what_the_peer_has_not_taken_is_written() -> None:
+def test_output_that_the_peer_has_not_taken_is_counted() -> None:
     with tcp_pair() as (ours, peer):
         written = fill(ours)
         assert written > SMALL
@@ -86,7 +86,7 @@ def test_what_the_peer_has_not_taken_is_written() -> None:
 
 
 @pytest.mark.parametrize("read", [False, True])
-def test_the_end_of_the_peers_stream_is_no_byte(read: bool) -> None:
+def test_the_end_of_the_peers_stream_is_not_counted(read: bool) -> None:
     with tcp_pair() as (ours, peer):
         peer.sendall(b"bye")
         peer.shutdown(socket.SHUT_WR)
@@ -101,7 +101,7 @@ def test_the_end_of_the_peers_stream_is_no_byte(read: bool) -> None:
         assert read_progress(ours) == Progress(3, 6, True)
 
 
-def test_the_end_of_our_stream_is_no_byte() -> None:
+def test_the_end_of_our_stream_is_not_counted() -> None:
     with tcp_pair() as (ours, peer):
         ours.send(b"hello")
         ours.shutdown(socket.SHUT_WR)
@@ -109,7 +109,7 @@ def test_the_end_of_our_stream_is_no_byte() -> None:
         assert not read_progress(ours).writable
 
 
-def test_a_reset_shows() -> None:
+def test_a_reset_is_reported() -> None:
     with tcp_pair() as (ours, peer):
         peer.sendall(b"hello")
         assert receive(ours, 2) == 2
@@ -137,7 +137,7 @@ def test_a_reset_behind_the_end_of_the_peers_stream_is_told_apart(at_once: bool)
         assert ours.recv(10) == b""
 
 
-def test_a_duplicate_says_the_same() -> None:
+def test_a_duplicate_has_the_same_counters() -> None:
     """Main's, after the worker is dead."""
     with tcp_pair() as (ours, peer):
         duplicate = ours.dup()
@@ -149,20 +149,20 @@ def test_a_duplicate_says_the_same() -> None:
             assert read_progress(duplicate) == Progress(3, 3, True)
 
 
-def test_what_has_no_counters_is_refused() -> None:
+def test_a_socket_without_counters_is_refused() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(OSError, match=r".+"):
         read_progress(ours)
 
 
-def test_counters_that_never_rest_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_that_keep_changing_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter(range(10 * kernel.READS))
     monkeypatch.setattr(kernel, "_read_counters", lambda _: (1, next(counts), 0))
     with tcp_pair() as (ours, _), pytest.raises(OSError, match="stop changing"):
         read_progress(ours)
 
 
-def test_counters_are_read_again_until_they_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_are_read_again_until_they_are_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     """An acknowledgement comes between the two reads: what it acknowledges must not be counted twice, or not at all."""
     real: Callable[[socket.socket], tuple[int, int, int]] = kernel._read_counters
     reads: list[int] = []
@@ -189,7 +189,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 @settings(max_examples=60)
-def test_the_counters_are_what_was_done(steps: list[tuple[str, int]]) -> None:
+def test_the_counters_match_what_was_done(steps: list[tuple[str, int]]) -> None:
     consumed = written = 0
     with tcp_pair() as (ours, peer):
         peer.setblocking(False)

@@ -48,7 +48,7 @@ def receive(page: Page, start: int, end: int, data: bytes) -> int:
         max_size=60,
     ),
 )
-def test_the_ring_holds_what_is_not_applied(ledger: Ledger, origin: int, steps: list[tuple[str, int]]) -> None:
+def test_the_ring_holds_input_that_is_not_applied(ledger: Ledger, origin: int, steps: list[tuple[str, int]]) -> None:
     page = ledger.page(0)
     page.clear(0)
     page.rebase(origin)
@@ -70,7 +70,7 @@ def test_the_ring_holds_what_is_not_applied(ledger: Ledger, origin: int, steps: 
         assert page.content(origin + applied, origin + len(stream)) == stream[applied:]
 
 
-def test_the_room_is_all_that_is_free_up_to_the_end(ledger: Ledger) -> None:
+def test_the_room_is_the_free_part_up_to_the_end(ledger: Ledger) -> None:
     page = ledger.page(0)
     page.clear(0)
     assert len(page.room(0, 0)) == RING
@@ -82,7 +82,7 @@ def test_the_room_is_all_that_is_free_up_to_the_end(ledger: Ledger) -> None:
     assert len(page.room(20, 20)) == RING
 
 
-def test_there_is_no_room_when_more_is_to_be_kept_than_the_ring_holds(ledger: Ledger) -> None:
+def test_a_full_ring_has_no_room(ledger: Ledger) -> None:
     """As for a session that is over, whose input nobody has applied up to any position."""
     page = ledger.page(0)
     for base in range(1, RING):
@@ -133,7 +133,7 @@ def test_room_for_many_clients_takes_no_memory() -> None:
 
 
 @given(st.data())
-def test_pages_are_used_again_before_others_are(data: st.DataObject) -> None:
+def test_freed_pages_are_used_first(data: st.DataObject) -> None:
     """Each page has one owner at a time, and those in use are among the first."""
     count = data.draw(st.integers(1, 8))
     taken = data.draw(st.sets(st.integers(0, count - 1)))
@@ -190,7 +190,7 @@ class NoCarry:
 
 
 @given(marks=st.lists(MARKS, min_size=2, max_size=5))
-def test_a_mark_is_the_old_or_the_new_one_wherever_its_writer_dies(marks: list[Mark]) -> None:
+def test_a_mark_is_the_old_or_the_new_one_when_its_writer_dies(marks: list[Mark]) -> None:
     recorder, carry = cast(Any, Recorder()), cast(Any, NoCarry())
     page = Page(recorder, memoryview(b""), memoryview(bytearray(RING)), carry)
     page.write_mark(marks[0])
@@ -233,7 +233,9 @@ def test_a_cleared_page_holds_nothing_of_its_last_client(ledger: Ledger) -> None
         (True, 10, Mark(20, 100)),
     ],
 )
-def test_what_is_known_of_a_dead_workers_client(ledger: Ledger, behind: bool, swept: int, settled: Mark) -> None:
+def test_a_page_tells_the_state_of_a_dead_workers_client(
+    ledger: Ledger, behind: bool, swept: int, settled: Mark
+) -> None:
     page = ledger.page(0)
     page.clear(0)
     page.write_mark(Mark(20, 100))
@@ -246,7 +248,7 @@ def test_what_is_known_of_a_dead_workers_client(ledger: Ledger, behind: bool, sw
     assert page.read_mark() == settled
 
 
-def test_a_settled_page_still_has_what_was_carried(ledger: Ledger) -> None:
+def test_a_settled_page_keeps_its_carry(ledger: Ledger) -> None:
     """The worker that it was handed to died before it could carry on."""
     page = ledger.page(0)
     page.clear(0)
@@ -312,9 +314,7 @@ def test_a_page_that_is_given_back_has_its_notice_in_the_carry(ledger: Ledger) -
     behind=st.booleans(),
     step=st.sampled_from(["written", "half written", "marked", "given back", "settled"]),
 )
-def test_a_page_with_a_notice_is_consistent_wherever_its_writer_dies(
-    position: int, behind: bool, step: str
-) -> None:
+def test_a_page_with_a_notice_is_consistent_when_its_writer_dies(position: int, behind: bool, step: str) -> None:
     """At each store: there is a notice that ends behind the mark, or a mark behind the notice; and as long as there is
     no such mark, the mark for all is not for this client."""
     recorder, carry = cast(Any, Recorder()), cast(Any, NoCarry())
@@ -352,9 +352,7 @@ def taken(ledger: Ledger) -> int:
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=10_000)), min_size=1, max_size=8))
-def test_what_a_worker_left_unsent_is_there_until_the_next_mark(
-    ledger: Ledger, steps: list[tuple[int, bytes]]
-) -> None:
+def test_the_carry_holds_until_the_next_mark(ledger: Ledger, steps: list[tuple[int, bytes]]) -> None:
     pages = [ledger.page(number) for number in range(4)]
     for page in pages:
         page.clear(0)
@@ -373,7 +371,7 @@ def test_what_a_worker_left_unsent_is_there_until_the_next_mark(
     assert sys.platform != "linux" or not taken(ledger)
 
 
-def test_what_was_carried_before_holds_until_the_new_mark_is_whole(ledger: Ledger) -> None:
+def test_the_old_carry_holds_until_the_new_mark_is_complete(ledger: Ledger) -> None:
     """The worker dies after it has written what it leaves, and before it has said so."""
     page = ledger.page(0)
     page.clear(0)

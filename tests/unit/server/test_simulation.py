@@ -397,7 +397,7 @@ def count_notices(simulation: Simulation) -> list[int]:
 
 @pytest.mark.parametrize("then", ["the others tell", "all die", "successors die"])
 @pytest.mark.parametrize("what", ["written", "stored"])
-def test_each_client_is_told_of_an_outage_once_at_most_whichever_worker_dies(what: str, then: str) -> None:
+def test_each_client_is_told_of_an_outage_at_most_once_when_workers_die(what: str, then: str) -> None:
     told = []
     for size in count(1):
         simulation = begin_outage()
@@ -425,7 +425,7 @@ def test_each_client_is_told_of_an_outage_once_at_most_whichever_worker_dies(wha
     assert len(told) > 2 * len(dying.clients)
 
 
-def test_a_second_outage_is_told_of_again_except_to_a_client_that_reads_nothing() -> None:
+def test_a_second_outage_is_announced_except_to_a_client_that_reads_nothing() -> None:
     simulation = begin_outage()
     simulation.suffer()
     simulation.suffer()
@@ -463,7 +463,7 @@ def test_no_mark_falls_behind_when_a_worker_dies_while_telling_of_an_outage() ->
     assert stored > len(process.clients)
 
 
-def test_nobody_is_told_of_a_short_outage() -> None:
+def test_a_short_outage_is_not_announced() -> None:
     simulation = begin_outage()
     simulation.wait(0.3)
     simulation.teardown()
@@ -482,7 +482,7 @@ def test_clients_are_told_when_the_next_sequencer_was_gone_before_the_worker_cam
     assert set(count_notices(simulation)) == {1}
 
 
-def test_a_client_that_comes_during_an_outage_is_told_at_once() -> None:
+def test_a_client_that_connects_during_an_outage_is_told_at_once() -> None:
     simulation = begin_outage()
     simulation.suffer()
     simulation.connect("last")
@@ -519,7 +519,7 @@ def note_refusals(monkeypatch: pytest.MonkeyPatch) -> list[LogFull]:
     return refusals
 
 
-def test_a_log_that_is_read_gets_its_snapshots_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_with_readers_gets_its_snapshots_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = begin()
     refusals = note_refusals(monkeypatch)
     snapshots = set()

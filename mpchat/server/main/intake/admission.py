@@ -1,4 +1,4 @@
-"""Admission: the limits on clients. Pure: told of each client that comes or goes, it admits or rejects.
+"""Admission: the limits on clients. Pure: it counts each client that comes or goes, and admits or rejects.
 
 Owns the counts of clients, in total and by address. Promises that the limits hold at every moment between `admit` and
 `leave`. IPv6 addresses count by their /64, which is what one household or one attacker is given (RFC 6177).
@@ -42,7 +42,7 @@ class Admission:
         self.restore(address)
 
     def restore(self, address: str) -> None:
-        """Count a client that was admitted earlier, whatever the limits are."""
+        """Count a client that was admitted earlier, even above the limits."""
         self._clients += 1
         self._by_address[address_key(address)] += 1
 
@@ -70,7 +70,7 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def address_key(address: str) -> str:
-    """Return what the addresses of one household or attacker have in common."""
+    """Return the network that the addresses of one household or attacker share."""
     parsed = _parse(address)
     if parsed.version == 4:
         return str(parsed)

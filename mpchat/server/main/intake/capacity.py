@@ -1,4 +1,4 @@
-"""Capacity: how many clients there is room for, and how long lines, whatever the configuration asks for.
+"""Capacity: how many clients and how long lines there is room for. It lowers the configuration to that.
 
 Owns the limit on open files, and the size of the ledger. Promises to log each option that does not fit, and its new
 value. Two things limit the clients: the descriptors that the system allows, which may become more while the server

@@ -1,8 +1,8 @@
-"""Rejections: which rejected clients are logged. Pure: told of each, with the time, it answers.
+"""Rejections: which rejected clients are logged. Pure: it gets each rejection and the time, and decides.
 
-Owns the counts of those that are not logged. Promises that one address causes two lines in INTERVAL at most, however
-often it is rejected: the first one at once, and one with the count of the others. All addresses together cause MOST of
-each, and one line for the rest.
+Owns the counts of those that are not logged. Promises that one address causes at most two lines in INTERVAL, however
+often it is rejected: one for the first rejection, and one with the count of the others. All addresses together cause at
+most MOST lines of each kind, and one line for the remaining addresses.
 """
 
 from collections.abc import Iterator

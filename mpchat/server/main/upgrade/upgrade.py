@@ -1,17 +1,16 @@
 """Upgrade in place: in the same process, the version that is installed now replaces this program.
 
-Owns the steps on the way to the handover. The trial comes first: unless the new version says that it came up, nothing
-happens. Then all workers are stopped at the same record of the log, one of them makes a snapshot of exactly that state,
-they give all clients back and end, and so does the sequencer.
+Owns the steps that lead to the handover. The trial comes first: unless the new version reports that it came up, nothing
+else happens. Then all workers stop at the same record of the log, and one of them makes a snapshot of exactly that
+state. They give all clients back and end, and then the sequencer ends.
 
     IDLE --try_program--> TRYING --passed--> WAITING --begin--> PAUSING --all paused--> CONCLUDING --all ended-->
      ^                      |                                      |                       |
      +------- failed -------+------------ give_up -----------------+-----------------------+
                                       RELEASING --the sequencer has ended--> concluded, the next program can take over
 
-Promises to call either `concluded` or `given_up` once for each `begin`. When an upgrade is given up, the workers, which
-pause, are killed, and fresh ones carry on with their clients, as after any death. Never executes a program: `handover`
-does.
+Promises to call either `concluded` or `given_up` once for each `begin`. When an upgrade is given up, the paused workers
+are killed, and fresh ones carry on with their clients, as after any death. Never executes a program: `handover` does.
 """
 
 import enum

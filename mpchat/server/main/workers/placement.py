@@ -5,7 +5,7 @@ every client which was placed is with exactly one worker, or waits for one, unti
 of a worker that ends go to others; and that no client waits while a worker could have it, but in Mode.HOLDING. Never
 starts or ends a process, and never waits for one.
 
-The ways of a client:
+The states of a client:
 
     place ----------> worker.give, hand_off --> with the worker --Closed--> over
                 ^                                 |    |    |
@@ -36,11 +36,11 @@ differ by a quarter, or by one client."""
 
 
 class Mode(enum.Enum):
-    """What becomes of clients that need a worker."""
+    """How to treat clients that need a worker."""
 
     HOLDING = enum.auto()  # they wait
     OPEN = enum.auto()  # they are given one
-    CLOSING = enum.auto()  # those that had a worker before are given one, so that they are told that the server stops
+    CLOSING = enum.auto()  # clients that had a worker get one, which tells them that the server stops
     CLOSED = enum.auto()  # they are disconnected
 
 
@@ -106,7 +106,7 @@ class Placement:
             worker.hand_off()
 
     def change(self, mode: Mode) -> None:
-        """Change what becomes of clients that need a worker, and apply it to those that wait."""
+        """Change how to treat clients that need a worker, and apply it to those that wait."""
         self._mode = mode
         self._place_all({})
 
@@ -135,7 +135,7 @@ class Placement:
         self._place_all({})
 
     def hear(self, worker: WorkerProcess, message: Closed | Released) -> None:
-        """A worker does not have these clients any more."""
+        """Note that a worker no longer has these clients."""
         match message:
             case Closed(sids):
                 for held in worker.closed(sids):

@@ -15,7 +15,7 @@ def test_a_sequencer_that_fails_is_started_after_pauses_that_grow() -> None:
     assert pauses == [0.0, 0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_one_that_came_up_and_failed_soon_counts_on() -> None:
+def test_a_sequencer_that_failed_soon_keeps_the_count() -> None:
     restarts = Restarts(settled=5.0, least=0.5, tries=3)
     for now in (0.0, 5.0, 10.0):
         restarts.came_up(now)
@@ -32,7 +32,7 @@ def test_a_sequencer_that_never_came_up_does_not_reset_the_count() -> None:
     assert restarts.hopeless
 
 
-def test_one_that_had_settled_or_was_killed_is_started_at_once() -> None:
+def test_a_sequencer_that_had_settled_or_was_killed_is_restarted_at_once() -> None:
     restarts = Restarts(settled=5.0, least=0.5, tries=2)
     for round_ in range(10):
         restarts.came_up(10.0 * round_)
@@ -45,7 +45,7 @@ def test_one_that_had_settled_or_was_killed_is_started_at_once() -> None:
     assert not restarts.hopeless
 
 
-def test_one_that_was_killed_after_it_came_up_makes_earlier_failures_forgotten() -> None:
+def test_a_kill_after_coming_up_resets_the_count() -> None:
     restarts = Restarts(settled=5.0, least=0.5, tries=3)
     for round_ in range(10):
         now = 100.0 * round_
@@ -57,7 +57,7 @@ def test_one_that_was_killed_after_it_came_up_makes_earlier_failures_forgotten()
     assert not restarts.hopeless
 
 
-def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come() -> None:
+def test_a_pulse_repeats_and_is_missed_without_an_answer() -> None:
     pulse = Pulse(patience=4.0)
     pulse.woke(0.0)
     assert pulse.is_due(0.0) and not pulse.is_missed(0.0)
@@ -76,7 +76,7 @@ def test_a_pulse_is_felt_again_and_again_and_missed_when_an_answer_does_not_come
     assert pulse.is_missed(5.5)
 
 
-def test_another_patience_is_that_of_the_question_under_way_too() -> None:
+def test_a_changed_timeout_also_holds_for_the_pending_ping() -> None:
     pulse = Pulse(patience=600.0)
     pulse.woke(0.0)
     pulse.asked(0.0)

@@ -27,7 +27,7 @@ def test_nothing_is_logged_when_nothing_fixed_has_changed(caplog: pytest.LogCapt
     assert not caplog.records
 
 
-def test_what_there_is_no_room_for_is_lowered() -> None:
+def test_options_without_room_are_lowered() -> None:
     config = reread(lambda: replace(CONFIG, max_clients=21), CONFIG, SHAPE)
     assert config is not None
     assert config.max_clients == 20
@@ -39,7 +39,7 @@ def test_an_invalid_configuration_changes_nothing(caplog: pytest.LogCaptureFixtu
     assert "reload rejected: nothing is changed reason=workers = 0" in caplog.text
 
 
-def test_an_error_that_is_not_about_the_configuration_is_not_taken_for_one() -> None:
+def test_other_errors_are_not_taken_for_configuration_errors() -> None:
     def read() -> Config:
         raise OSError
 

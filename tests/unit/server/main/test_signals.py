@@ -11,7 +11,7 @@ from mpchat.server.main.signals import Signals
 from mpchat.server.main.waitloop import WaitLoop
 
 
-def test_handlers_and_mask_are_as_before_when_it_is_over() -> None:
+def test_restore_resets_handlers_and_mask() -> None:
     before = {number: signal.getsignal(number) for number in MAINS_SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     loop = WaitLoop()
@@ -21,7 +21,7 @@ def test_handlers_and_mask_are_as_before_when_it_is_over() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
 
-def test_no_handler_is_taken_away_while_its_signal_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_are_blocked_while_handlers_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     """CPython would complain of a signal that came just before: on a quiet machine, of one in 100,000."""
     loop = WaitLoop()
     caught = Signals(loop, lambda number: None)

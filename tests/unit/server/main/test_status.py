@@ -22,7 +22,7 @@ def test_a_process_without_clients_is_shown_without_their_number() -> None:
     assert "clients" not in line
 
 
-def test_a_process_that_is_gone_does_not_keep_the_others_from_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_gone_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     known = psutil.Process
 
     def find(pid: int) -> psutil.Process:

@@ -51,7 +51,7 @@ def test_a_wait_without_events_ends_in_time(loop: WaitLoop) -> None:
     assert woken == [True, True]
 
 
-def test_the_events_that_are_waited_for_can_change(loop: WaitLoop) -> None:
+def test_the_watched_events_can_change(loop: WaitLoop) -> None:
     happened: list[object] = []
     reader, writer = os.pipe()
     callback = happened.append

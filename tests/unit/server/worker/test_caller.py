@@ -54,7 +54,7 @@ def desk() -> Iterator[Desk]:
 
 
 @on_loop
-async def test_a_call_that_nobody_takes_waits_for_nothing() -> None:
+async def test_a_call_returns_even_if_nothing_reads_it() -> None:
     with desk() as tested:
         tested.caller.call("publish", bytes(LARGE))
         assert tested.sequencer.link.backlog
@@ -69,7 +69,7 @@ async def test_a_call_that_nobody_takes_waits_for_nothing() -> None:
 
 
 @on_loop
-async def test_an_answer_that_comes_bit_by_bit_is_received_when_all_of_it_is_there() -> None:
+async def test_an_answer_in_pieces_is_received_when_it_is_complete() -> None:
     with desk() as tested:
         tested.caller.call("ping")
         *first, last = frame("#RETURN", "pong")
@@ -81,7 +81,7 @@ async def test_an_answer_that_comes_bit_by_bit_is_received_when_all_of_it_is_the
 
 
 @on_loop
-async def test_a_large_answer_that_stops_in_the_middle_waits_for_nothing() -> None:
+async def test_a_large_answer_that_stops_in_the_middle_blocks_nothing() -> None:
     with desk() as tested:
         tested.caller.call("get_snapshot")
         data = frame("#RETURN", bytes(LARGE))
@@ -92,7 +92,7 @@ async def test_a_large_answer_that_stops_in_the_middle_waits_for_nothing() -> No
 
 
 @on_loop
-async def test_a_long_length_is_understood() -> None:
+async def test_a_long_length_header_is_read() -> None:
     """As `multiprocessing.connection` writes it from 2 GiB on."""
     with desk() as tested:
         data = pickle.dumps(("#RETURN", 5))
@@ -104,7 +104,7 @@ async def test_a_long_length_is_understood() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"\0\0", frame("#RETURN", 1)[:-1], frame("#RETURN", 1) + b"more"])
 @on_loop
-async def test_a_sequencer_that_goes_in_the_middle_is_lost(sent: bytes) -> None:
+async def test_a_sequencer_that_ends_in_the_middle_of_an_answer_is_lost(sent: bytes) -> None:
     with desk() as tested:
         descriptor = tested.caller.link.fileno()
         tested.caller.call("publish", bytes(LARGE))
@@ -118,7 +118,7 @@ async def test_a_sequencer_that_goes_in_the_middle_is_lost(sent: bytes) -> None:
         assert not asyncio.get_running_loop().remove_writer(descriptor)
 
 
-def test_who_may_wait_has_all_of_it_sent_and_received() -> None:
+def test_a_blocking_link_sends_and_receives_everything() -> None:
     """A call and an answer, both larger than the kernel takes, and a peer that reads and writes as it likes."""
     ours, theirs = socket.socketpair()
 
@@ -136,7 +136,7 @@ def test_who_may_wait_has_all_of_it_sent_and_received() -> None:
     peer.join()
 
 
-def test_who_has_patience_for_so_long_waits_no_longer() -> None:
+def test_a_blocking_link_times_out() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         link = ManagerLink(Connection(ours.detach()), "log", 0.01)
@@ -178,7 +178,7 @@ def office() -> Iterator[Office]:
 
 
 @on_loop
-async def test_one_call_is_made_after_the_other() -> None:
+async def test_calls_are_made_one_after_the_other() -> None:
     with office() as tested:
         for number in range(3):
             tested.ask("ping", number)
@@ -192,7 +192,7 @@ async def test_one_call_is_made_after_the_other() -> None:
 
 
 @on_loop
-async def test_what_the_log_refuses_is_an_answer() -> None:
+async def test_a_rejection_by_the_log_is_an_answer() -> None:
     with office() as tested:
         errors = LogTrimmed("gone"), LogFull("too large")
         for error in errors:
@@ -204,7 +204,7 @@ async def test_what_the_log_refuses_is_an_answer() -> None:
 
 
 @on_loop
-async def test_when_the_sequencer_is_lost_nobody_is_told_anything_and_what_is_asked_then_waits() -> None:
+async def test_without_a_sequencer_no_callback_runs_and_new_calls_wait() -> None:
     with office() as tested:
         tested.ask("before")
         tested.ask("before, too")
@@ -220,7 +220,7 @@ async def test_when_the_sequencer_is_lost_nobody_is_told_anything_and_what_is_as
 
 
 @on_loop
-async def test_a_fault_of_the_sequencer_or_of_who_asked_is_said() -> None:
+async def test_an_error_of_the_sequencer_or_of_a_callback_is_reported() -> None:
     with office() as tested:
         tested.ask("no such method")
         await tested.sequencer.take_call()

@@ -90,7 +90,7 @@ def test_only_the_last_message_of_a_release_says_so(
     assert office.told() == messages
 
 
-def test_what_main_does_not_read_waits_and_goes_in_order(office: Office) -> None:
+def test_messages_wait_in_order_while_main_does_not_read(office: Office) -> None:
     @on_loop
     async def check() -> None:
         posted: list[ToMain] = []

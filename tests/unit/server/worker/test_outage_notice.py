@@ -29,7 +29,7 @@ class Told:
         return self.count
 
 
-def test_clients_are_told_once_in_an_outage_however_often_the_log_is_lost_in_it() -> None:
+def test_clients_are_told_once_an_outage_even_if_the_log_is_lost_again() -> None:
     told = Told()
     told.outage.begin()
     assert told.after(TELL_AFTER / 2) == 0
@@ -40,7 +40,7 @@ def test_clients_are_told_once_in_an_outage_however_often_the_log_is_lost_in_it(
     assert told.after(2 * TELL_AFTER) == 1
 
 
-def test_an_outage_that_is_over_is_not_told_of() -> None:
+def test_an_outage_that_is_over_is_not_announced() -> None:
     told = Told()
     told.outage.begin()
     told.after(TELL_AFTER / 2)
@@ -53,7 +53,7 @@ def test_an_outage_that_is_over_is_not_told_of() -> None:
     assert not told.outage.told
 
 
-def test_what_cannot_be_told_just_now_is_told_later() -> None:
+def test_a_notice_that_cannot_be_sent_is_retried() -> None:
     told = Told()
     told.able = False
     told.outage.begin()

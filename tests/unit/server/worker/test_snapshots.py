@@ -107,7 +107,7 @@ async def talk(tested: Desk) -> int:
 
 
 @on_loop
-async def test_a_snapshot_is_of_just_where_it_was_wanted_whatever_comes_meanwhile() -> None:
+async def test_a_snapshot_has_exactly_the_state_at_which_it_was_wanted() -> None:
     with desk() as tested:
         last = await talk(tested)
         tested.snapshots.want(tested.tell)
@@ -125,7 +125,7 @@ async def test_a_snapshot_is_of_just_where_it_was_wanted_whatever_comes_meanwhil
 
 
 @on_loop
-async def test_a_small_one_goes_at_once() -> None:
+async def test_a_small_snapshot_is_sent_at_once() -> None:
     with desk() as tested:
         last = tested.publish("alice")
         await tested.read()
@@ -136,7 +136,7 @@ async def test_a_small_one_goes_at_once() -> None:
 
 
 @on_loop
-async def test_between_two_calls_one_piece_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_piece_is_encoded_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the loop turns at each call, since the answer to it has to come."""
     made = [0]
     encode = snapshot._frame
@@ -163,7 +163,7 @@ async def test_between_two_calls_one_piece_is_made(monkeypatch: pytest.MonkeyPat
 
 
 @on_loop
-async def test_one_that_the_log_refuses_is_said_and_that_is_all(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_snapshot_rejected_by_the_log_is_logged_and_dropped(caplog: pytest.LogCaptureFixture) -> None:
     with desk() as tested, caplog.at_level(logging.WARNING):
         await talk(tested)
         tested.snapshots.want(tested.tell)
@@ -177,7 +177,7 @@ async def test_one_that_the_log_refuses_is_said_and_that_is_all(caplog: pytest.L
 
 
 @on_loop
-async def test_a_log_that_is_another_one_is_said() -> None:
+async def test_a_different_log_is_reported() -> None:
     with desk() as tested:
         tested.publish("alice")
         await tested.read()
@@ -188,7 +188,7 @@ async def test_a_log_that_is_another_one_is_said() -> None:
 
 
 @on_loop
-async def test_one_that_becomes_too_large_is_given_up() -> None:
+async def test_a_snapshot_that_becomes_too_large_is_given_up() -> None:
     with desk() as tested:
         await talk(tested)
         tested.snapshots.want(tested.tell, most=2 * PIECE)
@@ -203,7 +203,7 @@ async def test_one_that_becomes_too_large_is_given_up() -> None:
 
 
 @on_loop
-async def test_one_that_the_log_asks_for_too_may_be_of_any_size() -> None:
+async def test_a_snapshot_that_the_log_asks_for_may_have_any_size() -> None:
     """Nobody else is asked for it."""
     with desk() as tested:
         last = await talk(tested)
@@ -216,7 +216,7 @@ async def test_one_that_the_log_asks_for_too_may_be_of_any_size() -> None:
 
 
 @on_loop
-async def test_one_that_is_being_copied_is_for_the_log_too() -> None:
+async def test_a_snapshot_that_is_being_copied_serves_the_log_too() -> None:
     with desk() as tested:
         last = await talk(tested)
         tested.snapshots.want(tested.tell, most=2 * PIECE)
@@ -227,7 +227,7 @@ async def test_one_that_is_being_copied_is_for_the_log_too() -> None:
 
 
 @on_loop
-async def test_who_wants_one_while_one_is_on_its_way_has_the_next_one_with_the_others() -> None:
+async def test_requests_during_a_snapshot_share_the_next_one() -> None:
     with desk() as tested:
         first = await talk(tested)
         tested.snapshots.want(tested.tell)
@@ -247,7 +247,7 @@ async def test_who_wants_one_while_one_is_on_its_way_has_the_next_one_with_the_o
 
 
 @on_loop
-async def test_when_the_sequencer_is_lost_it_is_given_up_and_the_next_one_is_whole() -> None:
+async def test_a_lost_sequencer_ends_the_snapshot_and_the_next_is_whole() -> None:
     with desk() as tested:
         last = await talk(tested)
         tested.snapshots.want(tested.tell)
@@ -264,7 +264,7 @@ async def test_when_the_sequencer_is_lost_it_is_given_up_and_the_next_one_is_who
 
 
 @on_loop
-async def test_one_that_is_being_copied_does_not_need_the_sequencer() -> None:
+async def test_copying_a_snapshot_does_not_need_the_sequencer() -> None:
     with desk() as tested:
         last = await talk(tested)
         tested.snapshots.want(tested.tell)
@@ -282,7 +282,7 @@ CLAIM = ("claim_snapshot", ())
 
 
 @on_loop
-async def test_the_log_is_asked_each_time_that_much_was_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_is_asked_each_time_enough_bytes_were_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "CLAIM_EVERY", 10 * len(TEXT))
     with desk() as tested:
         asked = 0
@@ -300,7 +300,7 @@ async def test_the_log_is_asked_each_time_that_much_was_applied(monkeypatch: pyt
 
 
 @on_loop
-async def test_one_that_is_due_is_made() -> None:
+async def test_a_due_snapshot_is_made() -> None:
     with desk() as tested:
         last = await talk(tested)
         tested.snapshots.claim()

@@ -91,7 +91,7 @@ def test_one_limit_holds_for_all_listeners(door: Door) -> None:
     assert door.taker.count == door.acceptor.clients == 3
 
 
-def test_without_a_taker_no_listener_accepts(door: Door) -> None:
+def test_without_workers_no_listener_accepts(door: Door) -> None:
     door.acceptor.watch(None, 0.0)
     for dialect in DIALECTS:
         door.connect(dialect)
@@ -102,7 +102,7 @@ def test_without_a_taker_no_listener_accepts(door: Door) -> None:
     assert all(len(helds) == 1 for helds in door.taker.placed.values())
 
 
-def test_when_it_stops_every_listener_is_closed(door: Door) -> None:
+def test_stopping_closes_every_listener(door: Door) -> None:
     addresses = [listener.address.rpartition(":") for listener in door.listeners]
     door.acceptor.stop()
     for host, _, port in addresses:

@@ -22,7 +22,7 @@ def refused(admission: Admission, address: str) -> tuple[Problem, str] | None:
     return None
 
 
-def test_a_full_server_says_how_many_it_takes_and_takes_one_more_when_one_has_left() -> None:
+def test_a_full_server_tells_its_limit_and_admits_one_when_one_has_left() -> None:
     admission = Admission(2, 0, LOOPBACK)
     admission.admit("192.0.2.1")
     admission.admit("127.0.0.1")
@@ -33,7 +33,7 @@ def test_a_full_server_says_how_many_it_takes_and_takes_one_more_when_one_has_le
     assert refused(admission, "192.0.2.2") is None
 
 
-def test_one_address_may_have_so_many_and_does_not_bar_another() -> None:
+def test_the_limit_of_one_address_does_not_affect_another() -> None:
     admission = Admission(100, 2, LOOPBACK)
     admission.admit("192.0.2.1")
     admission.admit("192.0.2.1")
@@ -72,14 +72,14 @@ def test_addresses_that_count_as_one(first: str, second: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second"), [("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "::ffff:192.0.2.2"), ("::1", "2001:db8::1")]
 )
-def test_addresses_that_do_not(first: str, second: str) -> None:
+def test_addresses_that_count_separately(first: str, second: str) -> None:
     admission = Admission(100, 1, ())
     admission.admit(first)
     assert refused(admission, second) is None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"])
-def test_loopback_is_exempt_unless_it_is_not(address: str) -> None:
+def test_loopback_is_exempt_by_default(address: str) -> None:
     exempt, counted = Admission(100, 1, LOOPBACK), Admission(100, 1, ())
     for admission in (exempt, counted):
         admission.admit(address)
@@ -87,14 +87,14 @@ def test_loopback_is_exempt_unless_it_is_not(address: str) -> None:
     assert refused(counted, address) == (Problem.ADDRESS_FULL, "1")
 
 
-def test_a_network_that_is_exempt() -> None:
+def test_a_network_can_be_exempt() -> None:
     admission = Admission(100, 1, ("192.0.2.0/24", "2001:db8::/32"))
     for address in ("192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::1", "198.51.100.1"):
         admission.admit(address)
     assert refused(admission, "198.51.100.1") == (Problem.ADDRESS_FULL, "1")
 
 
-def test_no_limit_on_addresses() -> None:
+def test_there_may_be_no_limit_on_addresses() -> None:
     admission = Admission(100, 0, ())
     for _ in range(100):
         admission.admit("192.0.2.1")

@@ -44,13 +44,13 @@ def limited(patch: pytest.MonkeyPatch, soft: int, hard: int, addresses: int = re
     return limits
 
 
-def test_the_limit_on_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_on_open_files_is_raised_to_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = limited(monkeypatch, 1024, 4096)
     assert raise_descriptor_limit() == 4096
     assert limits.files == (4096, 4096)
 
 
-def test_no_limit_on_open_files_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unlimited_number_of_open_files_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     limited(monkeypatch, 1024, resource.RLIM_INFINITY)
     assert raise_descriptor_limit() is None
 
@@ -77,7 +77,7 @@ def test_a_limit_that_cannot_be_raised_is_logged_and_kept(
     ],
     ids=["room for more", "more than that", "addresses are limited", "files are limited", "hardly any files"],
 )
-def test_the_room_of_a_new_ledger(
+def test_a_new_ledger_has_room_for_more_clients(
     monkeypatch: pytest.MonkeyPatch, hard: int, addresses: int, wanted: int, pages: int
 ) -> None:
     limited(monkeypatch, hard, hard, addresses)

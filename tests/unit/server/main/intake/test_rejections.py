@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpchat.server.main.intake.rejections import INTERVAL, MOST, OTHERS, Rejections
 
 
-def test_the_first_is_logged_and_the_rest_is_counted() -> None:
+def test_the_first_rejection_is_logged_and_the_others_are_counted() -> None:
     rejections = Rejections()
     assert [rejections.add("192.0.2.1", now) for now in (0.0, 1.0, 2.0)] == [True, False, False]
     assert rejections.add("192.0.2.2", 3.0)
@@ -35,7 +35,7 @@ def test_the_deadline_is_that_of_the_first() -> None:
     assert rejections.deadline() == 1.0 + INTERVAL
 
 
-def test_a_network_of_one_household_counts_as_one_address() -> None:
+def test_one_ipv6_network_counts_as_one_address() -> None:
     rejections = Rejections()
     assert rejections.add("2001:db8::1", 0.0)
     assert not rejections.add("2001:db8::2", 0.0)

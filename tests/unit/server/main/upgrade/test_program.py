@@ -60,13 +60,13 @@ def folder(tmp_path: Path) -> Path:
         ("python3 -I -c code x y", "-c x y", f"{PYTHON} -I -c code x y"),
     ],
 )
-def test_the_command(folder: Path, all_words: str, words: str, command: str) -> None:
+def test_the_command_of_the_next_program(folder: Path, all_words: str, words: str, command: str) -> None:
     executable = sys.executable if "current/bin/python" in all_words else PYTHON
     split = [[word.replace("F/", f"{folder}/") for word in text.split()] for text in (all_words, words, command)]
     assert make_command(folder, executable, split[0], split[1]) == split[2]
 
 
-def test_a_path_has_its_links_and_nothing_else_in_it(folder: Path) -> None:
+def test_a_path_keeps_its_symbolic_links(folder: Path) -> None:
     (folder / "work").mkdir()
     assert locate(folder / "work", "../current/bin/./pip") == folder / "current" / "bin" / "pip"
     # From the folder that the link leads to, one up is another folder than by name.
@@ -74,7 +74,7 @@ def test_a_path_has_its_links_and_nothing_else_in_it(folder: Path) -> None:
     assert locate(folder, "/bin/sh") == Path("/bin/sh")
 
 
-def test_the_working_directory_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_is_known_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link, real = folder / "current", folder / "releases" / "1"
     monkeypatch.chdir(link)
     assert current_folder({"PWD": str(link)}) == link
@@ -94,7 +94,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)  # pytest would not come back from where it is
 
 
-def test_what_an_upgrade_put_behind_it_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_of_an_upgrade_are_not_part_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "mpchat", "--port", "0", "--inherit", "7"])
     monkeypatch.setattr(sys, "argv", ["/y/mpchat/__main__.py", "--port", "0", "--inherit", "7"])
     program = current_program(os.environ)

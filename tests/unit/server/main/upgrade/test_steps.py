@@ -143,7 +143,7 @@ def test_without_a_program_there_is_no_upgrade(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("reach", [Office.pause, Office.conclude, Office.release])
 @pytest.mark.parametrize("trouble", ["late", "lost", "silent"])
-def test_any_trouble_gives_the_upgrade_up(office: Office, reach: Callable[[Office], None], trouble: str) -> None:
+def test_any_failure_ends_the_upgrade(office: Office, reach: Callable[[Office], None], trouble: str) -> None:
     reach(office)
     done = len(office.did)
     if trouble == "silent":

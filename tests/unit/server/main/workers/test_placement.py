@@ -209,7 +209,7 @@ TestStories = Stories.TestCase
 TestWithoutKernel = WithoutKernel.TestCase
 
 
-def test_the_fullest_gives_to_the_emptiest_until_they_are_even_enough() -> None:
+def test_the_fullest_worker_gives_clients_to_the_emptiest() -> None:
     with socket.socket() as any_socket:
         ledger = Ledger(Shape(PAGES, SLOTS, 1 << 12))
         workers: dict[int, WorkerProcess] = {0: Voiceless(0, ledger)}

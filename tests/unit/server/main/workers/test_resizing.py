@@ -17,7 +17,7 @@ from mpchat.server.main.workers.supervision import (
 # --- more, fewer, fresh ones --------------------------------------------------------------------------------
 
 
-def test_one_more_is_started_and_all_serve_when_it_is_ready() -> None:
+def test_one_worker_more_is_started() -> None:
     supervision = serving(2)
     supervision.want(3)
     assert not supervision.all_serving
@@ -36,21 +36,21 @@ def test_the_newest_retires_when_fewer_are_wanted_and_leaves_no_vacancy() -> Non
     assert supervision.plan(2.0) == []
 
 
-def test_there_is_always_one() -> None:
+def test_there_is_always_one_worker() -> None:
     supervision = serving(1)
     supervision.want(0)
     assert supervision.wanted == 1
     assert supervision.plan(1.0) == []
 
 
-def test_there_are_never_more_than_there_is_room_for() -> None:
+def test_there_are_never_more_workers_than_slots() -> None:
     supervision = Supervision(1, Policy(4.0, slots=6))
     supervision.want(100)
     assert supervision.wanted == 3
     assert len(supervision.plan(0.0)) == 3
 
 
-def test_a_vacancy_is_the_first_to_go() -> None:
+def test_a_vacant_slot_is_removed_first() -> None:
     supervision = serving(2)
     supervision.ended(0, 1.0)
     supervision.want(1)
@@ -89,7 +89,7 @@ def test_a_worker_that_hangs_while_it_retires_is_killed_earlier() -> None:
     assert supervision.plan(4.0) == [Kill(1, "does not retire in time")]
 
 
-def test_all_are_replaced_one_by_one_and_there_are_never_fewer() -> None:
+def test_workers_are_replaced_one_by_one_and_are_never_fewer() -> None:
     supervision = serving(2)
     supervision.renew()
     story = []
@@ -106,7 +106,7 @@ def test_all_are_replaced_one_by_one_and_there_are_never_fewer() -> None:
     assert supervision.all_serving
 
 
-def test_a_single_one_is_replaced_by_another_beside_it() -> None:
+def test_a_single_worker_is_replaced_after_its_successor_is_ready() -> None:
     supervision = serving(1)
     supervision.renew()
     assert supervision.plan(1.0) == [Start(1)]
@@ -129,7 +129,7 @@ def test_the_death_of_a_stale_worker_counts_as_its_replacement() -> None:
     assert supervision.plan(2.0) == []
 
 
-def test_a_fresh_one_that_does_not_come_up_costs_no_old_one() -> None:
+def test_a_fresh_worker_that_does_not_come_up_retires_no_stale_one() -> None:
     supervision = serving(2)
     supervision.renew()
     assert supervision.plan(0.5) == [Start(2)]

@@ -43,7 +43,7 @@ def test_the_pause_doubles_up_to_a_limit_and_is_reset_by_a_worker_that_serves() 
 
 
 @pytest.mark.parametrize("served", [0.0, 4.9, 5.0])
-def test_a_worker_that_others_killed_is_replaced_after_the_least_pause_each_time(served: float) -> None:
+def test_a_worker_killed_from_outside_is_replaced_after_the_least_pause(served: float) -> None:
     supervision = serving(1)
     now = 0.0
     for _ in range(5):
@@ -55,7 +55,7 @@ def test_a_worker_that_others_killed_is_replaced_after_the_least_pause_each_time
         supervision.ready(0, now)
 
 
-def test_kills_by_others_before_a_worker_is_ready_are_no_boot_loop() -> None:
+def test_kills_from_outside_before_a_worker_is_ready_are_no_boot_loop() -> None:
     supervision = Supervision(1, POLICY)
     now = 0.0
     for _ in range(3 * POLICY.boots):

@@ -205,7 +205,7 @@ def numbered(size: int, count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("blocks", [numbered(7, 20 * SEND_PARTS), numbered(100_000, 20), [bytes(5 * SEND_MOST)]])
 @on_loop
-async def test_what_is_sent_arrives_whole_and_in_order(blocks: list[bytes]) -> None:
+async def test_output_arrives_whole_and_in_order(blocks: list[bytes]) -> None:
     with line() as tied:
         await tied.clog()
         queued = tied.connection.queued
@@ -218,7 +218,7 @@ async def test_what_is_sent_arrives_whole_and_in_order(blocks: list[bytes]) -> N
 
 
 @on_loop
-async def test_what_the_kernel_takes_is_not_queued() -> None:
+async def test_output_that_the_kernel_takes_is_not_queued() -> None:
     with line() as tied:
         tied.connection.send(b"hello ")
         tied.connection.send(b"world")
@@ -227,7 +227,7 @@ async def test_what_the_kernel_takes_is_not_queued() -> None:
 
 
 @on_loop
-async def test_a_partial_write_is_carried_on_where_it_stopped() -> None:
+async def test_a_partial_write_continues_where_it_stopped() -> None:
     with line() as tied:
         sent = await tied.clog()
         for block in numbered(50, 1000):
@@ -243,7 +243,7 @@ async def test_a_partial_write_is_carried_on_where_it_stopped() -> None:
 
 
 @on_loop
-async def test_many_small_blocks_do_not_wait_each_for_itself() -> None:
+async def test_small_blocks_are_sent_together() -> None:
     with line() as tied:
         sent = await tied.clog()
         for block in numbered(20, 20 * SEND_PARTS):
@@ -256,7 +256,7 @@ async def test_many_small_blocks_do_not_wait_each_for_itself() -> None:
 
 
 @on_loop
-async def test_a_block_of_nothing_is_not_waited_for() -> None:
+async def test_an_empty_block_is_not_queued() -> None:
     with line() as tied:
         sent = await tied.clog()
         tied.connection.send(b"")
@@ -270,7 +270,7 @@ async def test_a_block_of_nothing_is_not_waited_for() -> None:
 
 
 @on_loop
-async def test_the_send_queue_takes_what_it_is_said_to_hold_and_not_a_byte_more() -> None:
+async def test_the_send_queue_holds_exactly_its_limit() -> None:
     with line(sendq=10_000) as tied:
         await tied.clog()
         tied.connection.send(bytes(10_000 - tied.connection.queued))
@@ -280,14 +280,14 @@ async def test_the_send_queue_takes_what_it_is_said_to_hold_and_not_a_byte_more(
 
 
 @on_loop
-async def test_one_block_that_is_too_much_overflows_it_too() -> None:
+async def test_one_block_larger_than_the_send_queue_overflows_it() -> None:
     with line(sendq=10_000) as tied:
         tied.connection.send(bytes(MUCH))
         assert tied.ear.calls == ["overflowed", "closed"]
 
 
 @on_loop
-async def test_who_was_cut_off_sees_an_end_though_main_has_a_duplicate() -> None:
+async def test_an_aborted_peer_sees_the_end_though_main_has_a_duplicate() -> None:
     with line(sendq=10_000) as tied:
         sent = await tied.clog()
         tied.connection.send(bytes(10_000))
@@ -319,7 +319,7 @@ async def test_reading_starts_paused_and_pauses_again() -> None:
 
 
 @on_loop
-async def test_what_there_is_no_room_for_stays_in_the_kernel() -> None:
+async def test_input_without_room_stays_in_the_kernel() -> None:
     with line() as tied:
 
         def refuse() -> bool:
@@ -340,7 +340,7 @@ async def test_what_there_is_no_room_for_stays_in_the_kernel() -> None:
 
 @on_loop
 @pytest.mark.parametrize("broken", [True, False])
-async def test_who_is_muted_is_read_to_the_end_and_sent_nothing(broken: bool) -> None:
+async def test_a_muted_peer_is_read_to_the_end_and_sent_nothing(broken: bool) -> None:
     with line() as tied:
         await tied.peer_sends(b"last words")
         tied.connection.mute(broken)
@@ -364,7 +364,7 @@ async def test_a_receiver_that_pauses_gets_one_buffer_at_a_time() -> None:
 
 
 @on_loop
-async def test_who_has_ended_its_side_is_still_sent_to() -> None:
+async def test_a_peer_that_ended_its_side_still_gets_output() -> None:
     with line() as tied:
         tied.connection.resume_reading()
         await tied.peer_sends(b"bye")
@@ -381,7 +381,7 @@ async def test_who_has_ended_its_side_is_still_sent_to() -> None:
 
 
 @on_loop
-async def test_a_reset_is_told_once_and_what_is_sent_then_is_lost() -> None:
+async def test_a_reset_is_reported_once_and_later_output_is_lost() -> None:
     with line() as tied:
         tied.connection.resume_reading()
         tied.reset()
@@ -394,7 +394,7 @@ async def test_a_reset_is_told_once_and_what_is_sent_then_is_lost() -> None:
 
 
 @on_loop
-async def test_a_reset_drops_what_waits_to_be_sent() -> None:
+async def test_a_reset_drops_queued_output() -> None:
     with line() as tied:
         tied.connection.resume_reading()
         await tied.clog()
@@ -408,7 +408,7 @@ async def test_a_reset_drops_what_waits_to_be_sent() -> None:
 
 @pytest.mark.parametrize("paused", [False, True])
 @on_loop
-async def test_what_came_before_a_reset_is_received_though_our_send_fails_first(paused: bool) -> None:
+async def test_input_before_a_reset_is_received_though_our_send_fails_first(paused: bool) -> None:
     """A peer that closes with output of ours unread resets the connection, while its last lines wait here."""
     with line() as tied:
         tied.connection.send(b"it never reads this")
@@ -424,7 +424,7 @@ async def test_what_came_before_a_reset_is_received_though_our_send_fails_first(
 
 
 @on_loop
-async def test_who_ended_its_side_before_our_send_fails_has_not_broken_the_connection() -> None:
+async def test_a_failed_send_after_the_peers_end_is_no_broken_connection() -> None:
     """Its input is whole: what it sent last is not half a line, even without a line end."""
     with line() as tied:
         await tied.peer_sends(b"last words")
@@ -437,7 +437,7 @@ async def test_who_ended_its_side_before_our_send_fails_has_not_broken_the_conne
 
 
 @on_loop
-async def test_what_came_before_a_reset_is_received_though_the_send_queue_was_full() -> None:
+async def test_input_before_a_reset_is_received_though_the_send_queue_was_full() -> None:
     with line() as tied:
         await tied.clog()
         await tied.peer_sends(b"last words")
@@ -479,7 +479,7 @@ async def test_finish_with_nothing_to_write() -> None:
 
 
 @on_loop
-async def test_finish_writes_all_that_waits_before_the_end() -> None:
+async def test_finish_writes_queued_output_before_the_end() -> None:
     with line() as tied:
         sent = await tied.clog()
         for block in numbered(1000, 1000):
@@ -525,7 +525,7 @@ async def test_finish_when_the_peer_ended_while_output_waits() -> None:
 
 @pytest.mark.parametrize("clogged", [False, True])
 @on_loop
-async def test_a_reset_during_finish_ends_it(clogged: bool) -> None:
+async def test_a_reset_during_finish_closes_the_connection(clogged: bool) -> None:
     with line() as tied:
         if clogged:
             await tied.clog()
@@ -535,7 +535,7 @@ async def test_a_reset_during_finish_ends_it(clogged: bool) -> None:
 
 
 @on_loop
-async def test_a_reset_during_finish_ends_it_also_when_the_peer_had_ended_its_side() -> None:
+async def test_a_reset_during_finish_closes_it_after_the_peers_end_too() -> None:
     with line() as tied:
         tied.connection.resume_reading()
         tied.peer.shutdown(socket.SHUT_WR)
@@ -547,7 +547,7 @@ async def test_a_reset_during_finish_ends_it_also_when_the_peer_had_ended_its_si
 
 
 @on_loop
-async def test_a_peer_that_never_ends_its_side_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_finish_times_out_on_a_peer_that_never_ends_its_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LINGER", 0.01)
     with line() as tied:
         tied.connection.send(b"bye")
@@ -557,7 +557,7 @@ async def test_a_peer_that_never_ends_its_side_is_left(monkeypatch: pytest.Monke
 
 
 @on_loop
-async def test_a_peer_that_never_takes_the_last_of_its_output_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_finish_times_out_on_a_peer_that_takes_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "FINISH_WAIT", 0.01)
     with line() as tied:
         await tied.clog()
@@ -567,7 +567,7 @@ async def test_a_peer_that_never_takes_the_last_of_its_output_is_left(monkeypatc
 
 
 @on_loop
-async def test_an_end_in_time_is_not_told_again_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_end_in_time_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LINGER", 0.01)
     with line() as tied:
         tied.connection.finish()
@@ -579,7 +579,7 @@ async def test_an_end_in_time_is_not_told_again_when_the_time_is_over(monkeypatc
 
 @pytest.mark.parametrize("reading", [False, True])
 @on_loop
-async def test_abort_ends_it_at_once_and_nothing_happens_after_it(reading: bool) -> None:
+async def test_abort_ends_the_connection_at_once(reading: bool) -> None:
     with line() as tied:
         if reading:
             tied.connection.resume_reading()
@@ -601,7 +601,7 @@ PEER_STEPS = ["peer sends", "peer sends", "peer reads", "peer ends", "peer reset
 
 @given(st.lists(st.sampled_from([*OUR_STEPS, *PEER_STEPS]), max_size=12))
 @settings(max_examples=60)
-def test_whatever_happens_bytes_are_a_prefix_and_the_end_is_told_once(steps: list[str]) -> None:
+def test_received_bytes_are_a_prefix_and_the_end_is_reported_once(steps: list[str]) -> None:
     with asyncio.Runner() as runner:
         runner.run(walk(steps))
 

@@ -145,7 +145,7 @@ def said(number: int, size: int = 1) -> Said:
 
 
 @on_loop
-async def test_what_is_added_in_one_round_is_one_publication() -> None:
+async def test_entries_of_one_turn_are_one_publication() -> None:
     with desk() as tested:
         tested.add(said(1), Asked(SID, 2, Quit("")))
         tested.add(said(3))
@@ -158,7 +158,7 @@ async def test_what_is_added_in_one_round_is_one_publication() -> None:
 
 
 @on_loop
-async def test_what_comes_while_one_is_under_way_goes_into_the_next() -> None:
+async def test_entries_added_during_a_publication_go_into_the_next() -> None:
     with desk() as tested:
         tested.add(said(1))
         payload = await tested.take_call()
@@ -194,7 +194,7 @@ HALF = MOST // 2 - OVERHEAD
     ],
 )
 @on_loop
-async def test_what_one_publication_may_not_carry_is_split_between_entries(
+async def test_a_publication_that_is_too_large_is_split_between_entries(
     entry: Callable[[int], Entry], sizes: list[int], batches: list[int]
 ) -> None:
     with desk() as tested:
@@ -209,7 +209,7 @@ async def test_what_one_publication_may_not_carry_is_split_between_entries(
 
 
 @on_loop
-async def test_what_a_full_log_refuses_is_asked_again_before_what_follows() -> None:
+async def test_a_publication_rejected_by_a_full_log_is_retried_before_the_next() -> None:
     with desk() as tested:
         tested.add(said(1), said(2))
         assert await tested.refuse(LogFull("full")) == [said(1), said(2)]
@@ -227,7 +227,7 @@ async def test_what_a_full_log_refuses_is_asked_again_before_what_follows() -> N
 
 
 @on_loop
-async def test_clients_are_not_read_from_congestion_to_relief() -> None:
+async def test_clients_are_not_read_between_congestion_and_relief() -> None:
     with desk() as tested:
         block = [said(number, MOST - OVERHEAD) for number in range(5)]
         tested.add(*block[:4])
@@ -252,7 +252,7 @@ async def test_clients_are_not_read_from_congestion_to_relief() -> None:
 
 @pytest.mark.parametrize("answered_first", [True, False])
 @on_loop
-async def test_applied_is_when_the_answer_and_the_entries_have_come_in_either_order(answered_first: bool) -> None:
+async def test_applied_needs_both_the_answer_and_the_entries(answered_first: bool) -> None:
     with desk() as tested:
         passed: list[str] = []
         tested.add(said(1), said(2))
@@ -272,7 +272,7 @@ async def test_applied_is_when_the_answer_and_the_entries_have_come_in_either_or
 
 
 @on_loop
-async def test_with_nothing_to_wait_for_it_is_called_at_once() -> None:
+async def test_with_nothing_pending_the_callback_runs_at_once() -> None:
     with desk() as tested:
         passed: list[str] = []
         tested.publisher.call_when_applied(lambda: passed.append("nothing was added"))
@@ -285,7 +285,7 @@ async def test_with_nothing_to_wait_for_it_is_called_at_once() -> None:
 
 
 @on_loop
-async def test_each_waits_for_what_was_added_before_it_and_for_no_more() -> None:
+async def test_each_callback_waits_only_for_entries_added_before_it() -> None:
     with desk() as tested:
         passed: list[int] = []
         for number in (1, 2, 3):
@@ -299,7 +299,7 @@ async def test_each_waits_for_what_was_added_before_it_and_for_no_more() -> None
 
 
 @on_loop
-async def test_a_callback_may_add_and_ask_again() -> None:
+async def test_a_callback_may_add_entries_and_callbacks() -> None:
     with desk() as tested:
         passed: list[str] = []
 
@@ -345,7 +345,7 @@ async def lose_before_the_retry(tested: Desk) -> None:
 
 @pytest.mark.parametrize("lose", [lose_when_idle, lose_with_more_to_publish, lose_under_way, lose_before_the_retry])
 @on_loop
-async def test_a_log_that_is_lost_is_said_once(lose: Callable[[Desk], Coroutine[None, None, None]]) -> None:
+async def test_a_lost_log_is_reported_once(lose: Callable[[Desk], Coroutine[None, None, None]]) -> None:
     with desk() as tested:
         await lose(tested)
         await turn()
@@ -356,7 +356,7 @@ async def test_a_log_that_is_lost_is_said_once(lose: Callable[[Desk], Coroutine[
 
 
 @on_loop
-async def test_a_log_that_fails_is_said_too() -> None:
+async def test_a_failing_log_is_reported_too() -> None:
     with desk() as tested:
         tested.add(said(1))
         await tested.refuse(LogError("what it never says"))
@@ -367,7 +367,7 @@ async def test_a_log_that_fails_is_said_too() -> None:
 
 
 @on_loop
-async def test_after_quiet_it_publishes_at_once_and_then_not_before_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_publication_goes_at_once_and_the_next_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "PUBLISH_EVERY", 3600.0)
     with desk() as tested:
         tested.add(said(0))
@@ -386,7 +386,7 @@ async def test_after_quiet_it_publishes_at_once_and_then_not_before_a_while(monk
 
 
 @on_loop
-async def test_what_waits_is_published_when_the_while_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_entries_are_published_after_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "PUBLISH_EVERY", 0.02)
     with desk() as tested:
         tested.add(said(0))
@@ -397,7 +397,7 @@ async def test_what_waits_is_published_when_the_while_is_over(monkeypatch: pytes
 
 
 @on_loop
-async def test_when_much_waits_it_is_published_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_waiting_entries_are_published_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "PUBLISH_EVERY", 3600.0)
     monkeypatch.setattr(publisher, "PUBLISH_SOON", 5 * OVERHEAD)
     with desk() as tested:
@@ -414,7 +414,7 @@ async def test_when_much_waits_it_is_published_at_once(monkeypatch: pytest.Monke
 
 
 @on_loop
-async def test_what_was_not_answered_is_published_again_and_then_what_follows() -> None:
+async def test_an_unanswered_publication_is_repeated_before_the_next() -> None:
     with desk() as tested:
         tested.add(said(0), said(1))
         await tested.take_call()
@@ -431,7 +431,7 @@ async def test_what_was_not_answered_is_published_again_and_then_what_follows() 
 
 
 @on_loop
-async def test_what_comes_while_there_is_no_sequencer_waits_for_the_next() -> None:
+async def test_entries_wait_for_the_next_sequencer() -> None:
     with desk() as tested:
         tested.hang_up()
         await turn()
@@ -442,7 +442,7 @@ async def test_what_comes_while_there_is_no_sequencer_waits_for_the_next() -> No
 
 
 @on_loop
-async def test_what_was_refused_is_asked_once_of_the_next_sequencer() -> None:
+async def test_a_rejected_publication_is_sent_once_to_the_next_sequencer() -> None:
     """And not again by the timer that was to ask the last one."""
     with desk() as tested:
         tested.add(said(0))

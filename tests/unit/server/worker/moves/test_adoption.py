@@ -172,7 +172,7 @@ def live(chat: Chat, data: st.DataObject) -> dict[int, Mark]:
 
 @given(data=st.data())
 @settings(max_examples=150)
-def test_the_rest_is_what_a_worker_that_lives_would_have_sent(ledger: Ledger, data: st.DataObject) -> None:
+def test_the_remaining_output_equals_that_of_a_worker_that_lives(ledger: Ledger, data: st.DataObject) -> None:
     chat = Chat(MemoryLog(wall_clock=lambda: 0))
     marks = live(chat, data)
     adoptees = []
@@ -201,7 +201,7 @@ def has_snapshot(log: MemoryLog, seq: int) -> bool:
 
 @given(data=st.data())
 @settings(max_examples=50)
-def test_a_second_death_is_no_different(ledger: Ledger, data: st.DataObject) -> None:
+def test_a_second_death_changes_nothing(ledger: Ledger, data: st.DataObject) -> None:
     """The adopter leaves a mark as it carries on, more happens, and it dies too."""
     chat = Chat(MemoryLog(wall_clock=lambda: 0))
     chat.publish(*(Opened(make_sid(number), "127.0.0.1") for number in range(CLIENTS)))
@@ -220,7 +220,7 @@ def test_a_second_death_is_no_different(ledger: Ledger, data: st.DataObject) -> 
             mark = Mark(chat.position, adoptee.output_position)
 
 
-def test_it_goes_as_far_as_it_is_told_and_no_further(ledger: Ledger) -> None:
+def test_an_adoption_replays_exactly_up_to_the_given_record(ledger: Ledger) -> None:
     chat = make_lobby()
     mark, middle = chat.mark(1), chat.position + 1
     chat.publish(chat.type_line(0, "one"))
@@ -231,7 +231,7 @@ def test_it_goes_as_far_as_it_is_told_and_no_further(ledger: Ledger) -> None:
     assert adopted.adoptees[0].output == b"n0: one\nn0: two\n"
 
 
-def test_a_line_that_was_half_written_is_carried_on_in_its_middle(ledger: Ledger) -> None:
+def test_a_half_written_line_continues_in_its_middle(ledger: Ledger) -> None:
     chat = make_lobby()
     mark = chat.mark(1)
     chat.publish(chat.type_line(0, "hello"))
@@ -239,7 +239,7 @@ def test_a_line_that_was_half_written_is_carried_on_in_its_middle(ledger: Ledger
     assert adopted.adoptees[0].output == b"lo\n"
 
 
-def test_who_has_left_meanwhile_is_sent_what_came_before(ledger: Ledger) -> None:
+def test_a_client_that_has_left_meanwhile_gets_the_output_from_before(ledger: Ledger) -> None:
     chat = make_lobby()
     marks = [chat.mark(number) for number in range(CLIENTS)]
     chat.publish(chat.type_line(0, "hello"), Ended(make_sid(1), "gone"), chat.type_line(0, "too late"))
@@ -253,7 +253,7 @@ def test_who_has_left_meanwhile_is_sent_what_came_before(ledger: Ledger) -> None
     assert outputs[2] == b"n0: hello\n* n1 left the chat (gone)\nn0: too late\n"
 
 
-def test_who_had_not_even_been_opened_is_greeted(ledger: Ledger) -> None:
+def test_a_client_that_was_not_opened_yet_is_greeted(ledger: Ledger) -> None:
     """The worker died between the hand-off and its Opened: the adopter's own is the first."""
     chat = Chat(MemoryLog(wall_clock=lambda: 0))
     chat.publish(Opened(make_sid(0), "127.0.0.1", 1))
@@ -262,7 +262,7 @@ def test_who_had_not_even_been_opened_is_greeted(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("off", [-1, 100])
-def test_what_does_not_fit_with_what_was_written_is_not_sent(ledger: Ledger, off: int) -> None:
+def test_output_that_contradicts_the_kernel_is_not_sent(ledger: Ledger, off: int) -> None:
     chat = make_lobby()
     mark = chat.mark(1)
     chat.publish(chat.type_line(0, "hello"))
@@ -270,7 +270,7 @@ def test_what_does_not_fit_with_what_was_written_is_not_sent(ledger: Ledger, off
     assert adopted.adoptees[0].output is None
 
 
-def test_whose_mark_is_from_before_the_log_is_lost_and_nobody_else(ledger: Ledger) -> None:
+def test_only_clients_with_a_mark_older_than_the_log_are_lost(ledger: Ledger) -> None:
     chat = make_lobby(tail=0)
     old = chat.mark(1)
     chat.publish(chat.type_line(0, "forgotten"))
@@ -284,7 +284,7 @@ def test_whose_mark_is_from_before_the_log_is_lost_and_nobody_else(ledger: Ledge
     assert adoptees[1].output == b"n0: known\n"
 
 
-def test_with_nobody_left_there_is_nothing_to_do(ledger: Ledger) -> None:
+def test_an_adoption_without_clients_is_done(ledger: Ledger) -> None:
     chat = make_lobby(tail=0)
     old = chat.mark(1)
     chat.publish(chat.type_line(0, "forgotten"))
@@ -326,7 +326,7 @@ def test_a_log_that_is_trimmed_meanwhile_ends_only_those_sessions(
     assert adopted.adoptees == []
 
 
-def test_when_its_snapshot_goes_meanwhile_it_starts_again_from_another(ledger: Ledger) -> None:
+def test_an_adoption_restarts_when_its_snapshot_is_dropped(ledger: Ledger) -> None:
     """Which is too new for one of the clients."""
     chat = make_lobby(tail=0)
     chat.put_snapshot()
@@ -346,7 +346,7 @@ def test_when_its_snapshot_goes_meanwhile_it_starts_again_from_another(ledger: L
     assert adoptees[1].output == b"n0: two\n"
 
 
-def test_the_work_is_cut_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adoption_works_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adoption, "SLICE", 0.0)
     chat = make_lobby()
     mark = chat.mark(1)
@@ -370,7 +370,7 @@ def test_the_work_is_cut_in_slices(ledger: Ledger, monkeypatch: pytest.MonkeyPat
         assert rounds > 4
 
 
-def test_who_is_carried_on_later_is_shown_what_comes_meanwhile(ledger: Ledger) -> None:
+def test_a_client_that_is_carried_on_later_gets_the_output_of_the_meantime(ledger: Ledger) -> None:
     chat = make_lobby()
     marks = [chat.mark(number) for number in range(CLIENTS)]
     chat.publish(chat.type_line(0, "one"))
@@ -389,7 +389,7 @@ def test_who_is_carried_on_later_is_shown_what_comes_meanwhile(ledger: Ledger) -
     assert adopted.adoptees == []
 
 
-def test_what_is_to_be_sent_does_not_pile_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_does_not_pile_up_on_the_tapes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would be made in one go at the end, however much it is."""
     monkeypatch.setattr(adoption, "FLUSH_SOON", 100)
     monkeypatch.setattr(adoption, "SLICE", 0.0)
@@ -404,7 +404,7 @@ def test_what_is_to_be_sent_does_not_pile_up(ledger: Ledger, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("written", [0, 3, 11, 14])
-def test_what_was_left_unsent_comes_before_what_is_made_again(ledger: Ledger, written: int) -> None:
+def test_the_carry_is_sent_before_the_output_that_is_made_again(ledger: Ledger, written: int) -> None:
     """The worker that was given the client after that has sent a part of both, or nothing."""
     chat = make_lobby()
     mark = chat.mark(1)
@@ -418,7 +418,7 @@ def test_what_was_left_unsent_comes_before_what_is_made_again(ledger: Ledger, wr
 
 
 @pytest.mark.parametrize("method", ["find_snapshot", "read_snapshot", "read"])
-def test_it_goes_on_with_the_log_of_the_next_sequencer(ledger: Ledger, method: str) -> None:
+def test_an_adoption_continues_with_the_next_sequencer(ledger: Ledger, method: str) -> None:
     """That was asked, and did not answer: the same is asked of the next one."""
     chat = make_lobby()
     chat.put_snapshot()
@@ -434,9 +434,7 @@ def test_it_goes_on_with_the_log_of_the_next_sequencer(ledger: Ledger, method: s
     assert adopted.adoptees[0].output == b"n0: 0\nn0: 1\nn0: 2\n"
 
 
-def test_where_the_kernel_does_not_count_the_page_says_it_all(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_kernel_counters_the_page_is_enough(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "AVAILABLE", False)
     page = ledger.page(0)
     page.clear(7)
@@ -449,7 +447,7 @@ def test_where_the_kernel_does_not_count_the_page_says_it_all(
     page.clear(0)
 
 
-def test_an_adoptee_is_what_ledger_and_kernel_say(ledger: Ledger) -> None:
+def test_an_adoptee_is_made_from_ledger_and_kernel(ledger: Ledger) -> None:
     page = ledger.page(0)
     page.clear(7)
     page.write_mark(Mark(9, 3))

@@ -119,7 +119,7 @@ class Rota:
         del self._office.clients[client.sid]
 
 
-def test_a_client_is_given_back_when_what_it_sent_is_applied_and_the_snapshot_is_made() -> None:
+def test_a_client_is_given_back_when_its_input_is_applied_and_the_snapshot_is_made() -> None:
     office = Office(ALICE, BOB)
     alice = office.clients[ALICE]
     office.departure.release(Release((ALICE, b"somebody who has gone")))
@@ -180,7 +180,7 @@ def test_a_worker_that_retires_ends_when_nothing_is_left_to_do() -> None:
     assert office.ends
 
 
-def test_a_worker_that_is_to_stay_does_not_end_when_it_is_empty() -> None:
+def test_a_worker_that_stays_does_not_end_when_it_is_empty() -> None:
     office = Office()
     office.departure.end_when_empty()
     office.departure.pause()
@@ -188,7 +188,7 @@ def test_a_worker_that_is_to_stay_does_not_end_when_it_is_empty() -> None:
     assert not office.ends
 
 
-def test_a_client_that_comes_to_a_worker_that_retires_is_given_back_too_but_ends_no_release() -> None:
+def test_a_client_that_arrives_at_a_retiring_worker_is_given_back_but_ends_no_release() -> None:
     office = Office(ALICE)
     office.departure.retire()
     late = office.clients[BOB] = PlayedClient(BOB)
@@ -200,7 +200,7 @@ def test_a_client_that_comes_to_a_worker_that_retires_is_given_back_too_but_ends
 
 
 @pytest.mark.parametrize(("ask", "answer"), [("quiesce", Quiesced()), ("pause", None)])
-def test_clients_are_quiesced_those_that_come_later_too(ask: str, answer: object) -> None:
+def test_all_clients_are_quiesced_even_later_arrivals(ask: str, answer: object) -> None:
     office = Office(ALICE)
     getattr(office.departure, ask)()
     late = office.clients[BOB] = PlayedClient(BOB)
@@ -211,7 +211,7 @@ def test_clients_are_quiesced_those_that_come_later_too(ask: str, answer: object
     assert office.told == ([answer] if answer else [])
 
 
-def test_a_worker_pauses_when_those_that_were_coming_are_here() -> None:
+def test_a_worker_pauses_when_the_expected_clients_have_arrived() -> None:
     office = Office(ALICE)
     office.coming = 1
     office.departure.pause()
@@ -227,7 +227,7 @@ def test_a_worker_pauses_when_those_that_were_coming_are_here() -> None:
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_worker_concludes_at_just_the_entry_that_main_names(snapshot: bool) -> None:
+def test_a_worker_concludes_at_exactly_the_record_that_main_names(snapshot: bool) -> None:
     office = Office(ALICE)
     office.departure.conclude(Conclude(9, snapshot))
     [(seq, concluded)] = office.held

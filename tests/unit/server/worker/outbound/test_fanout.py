@@ -91,7 +91,7 @@ class Office:
 # --- one block, shared --------------------------------------------------------------------------------------
 
 
-def test_who_must_see_the_same_gets_the_same_block() -> None:
+def test_members_with_equal_views_share_one_block() -> None:
     office = Office()
     alice, bob, carol = office.enter("alice", "bob", "carol")
     office.says("alice", "one", "two")
@@ -121,7 +121,7 @@ def test_blocks_are_not_shared_by_two_dialects_whose_views_are_equal() -> None:
     assert fred.blocks[0] is frank.blocks[0]
 
 
-def test_blocks_are_shared_by_those_of_one_style() -> None:
+def test_members_of_one_style_share_blocks() -> None:
     office = Office()
     _, bob, carol, dave, eve = office.enter("alice", "bob", "carol", "dave", "eve")
     for name in ("bob", "carol"):
@@ -136,7 +136,7 @@ def test_blocks_are_shared_by_those_of_one_style() -> None:
     assert eve.blocks[0] is dave.blocks[0]
 
 
-def test_who_ignores_or_is_quiet_shares_what_has_nothing_to_hide() -> None:
+def test_a_member_that_ignores_shares_blocks_with_nothing_to_hide() -> None:
     office = Office()
     _, bob, carol, dave = office.enter("alice", "bob", "carol", "dave")
     office.commands("bob", "ignore", "dave")
@@ -153,7 +153,7 @@ def test_who_ignores_or_is_quiet_shares_what_has_nothing_to_hide() -> None:
     assert carol.blocks[1:] == [b"dave: psst\n"]
 
 
-def test_who_sees_nothing_of_what_came_is_sent_nothing() -> None:
+def test_a_member_that_sees_no_event_is_sent_nothing() -> None:
     """Also when it was several events of several rooms, each of them hidden."""
     office = Office()
     alice, bob = office.enter("alice", "bob")
@@ -196,7 +196,7 @@ def test_lines_that_are_settled_early_are_neither_lost_nor_doubled() -> None:
     assert carol.take() == "alice: one\n* Notices are hidden.\nalice: two\nalice: three\n"
 
 
-def test_a_notice_stays_one_whatever_is_said_behind_it() -> None:
+def test_a_notice_is_kept_whole_when_lines_follow() -> None:
     office = Office()
     _, bob = office.enter("alice", "bob")
     office.commands("bob", "quiet", "on")
@@ -208,7 +208,7 @@ def test_a_notice_stays_one_whatever_is_said_behind_it() -> None:
     assert bob.take() == "al: hello\n"
 
 
-def test_a_flush_costs_as_much_however_many_silent_rooms_somebody_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_rooms_add_no_cost_to_a_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     office = Office()
     _, bob = office.enter("alice", "bob")
     for number in range(20):
@@ -229,7 +229,7 @@ def test_a_flush_costs_as_much_however_many_silent_rooms_somebody_is_in(monkeypa
     assert looked == [1, 1], "alice and bob, in the lobby"
 
 
-def test_a_new_name_is_told_once_to_who_shares_two_rooms_unless_it_is_hidden() -> None:
+def test_a_rename_is_told_once_to_a_member_of_two_shared_rooms() -> None:
     office = Office()
     alice, bob, carol, dave = office.enter("alice", "bob", "carol", "dave")
     for name in ("alice", "bob", "carol", "dave"):
@@ -248,7 +248,7 @@ def test_a_new_name_is_told_once_to_who_shares_two_rooms_unless_it_is_hidden() -
 # --- coming and going ---------------------------------------------------------------------------------------
 
 
-def test_who_comes_between_two_flushes_sees_what_follows_and_no_more() -> None:
+def test_a_member_that_joins_between_two_flushes_sees_only_later_events() -> None:
     office = Office()
     _, bob = office.enter("alice", "bob")
     office.commands("bob", "join", "python")
@@ -268,7 +268,7 @@ def test_who_comes_between_two_flushes_sees_what_follows_and_no_more() -> None:
     )
 
 
-def test_who_is_gone_gets_the_last_block_before_the_end() -> None:
+def test_a_session_that_ends_gets_its_last_block_first() -> None:
     office = Office()
     alice, bob = office.enter("alice", "bob")
     office.says("bob", "bye")
@@ -282,7 +282,7 @@ def test_who_is_gone_gets_the_last_block_before_the_end() -> None:
     assert len(office.fanout) == 1
 
 
-def test_nothing_is_sent_to_who_was_detached() -> None:
+def test_a_detached_sink_is_sent_nothing() -> None:
     office = Office()
     alice, bob = office.enter("alice", "bob")
     office.says("alice", "one")
@@ -294,7 +294,7 @@ def test_nothing_is_sent_to_who_was_detached() -> None:
     assert alice.take() == "* bob left the chat (connection lost)\n"
 
 
-def test_nothing_is_sent_to_who_was_gone_and_then_detached() -> None:
+def test_a_sink_that_ended_and_was_detached_is_sent_nothing() -> None:
     office = Office()
     [alice] = office.enter("alice")
     office.commands("alice", "quit")
@@ -304,7 +304,7 @@ def test_nothing_is_sent_to_who_was_gone_and_then_detached() -> None:
     assert (alice.blocks, alice.finished) == ([], False)
 
 
-def test_a_sink_that_goes_during_the_flush_harms_nobody() -> None:
+def test_a_sink_that_is_detached_during_a_flush_disturbs_no_other() -> None:
     """A send that exceeds the send queue ends the connection, and that detaches the session."""
     office = Office()
 
@@ -327,7 +327,7 @@ def test_a_sink_that_goes_during_the_flush_harms_nobody() -> None:
     assert len(office.fanout) == 2
 
 
-def test_who_is_attached_before_the_log_knows_is_told_what_everybody_is() -> None:
+def test_a_sink_attached_before_its_opening_gets_what_all_are_told() -> None:
     office = Office()
     [alice] = office.enter("alice")
     early = Tape()

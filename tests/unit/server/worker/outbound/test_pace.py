@@ -23,7 +23,7 @@ def test_fan_out_never_takes_more_than_half_of_a_workers_time(took: float) -> No
     assert choose_rest(took) >= min(took, pace.REST_MOST)
 
 
-def test_what_has_come_is_flushed_and_followed_by_a_rest() -> None:
+def test_a_flush_is_followed_by_a_rest() -> None:
     office = Office()
     _, bob = office.enter("alice", "bob")
     noticed: list[int] = []
@@ -35,7 +35,7 @@ def test_what_has_come_is_flushed_and_followed_by_a_rest() -> None:
     assert noticed == [0, 1]
 
 
-def test_there_is_no_rest_when_so_much_came_that_there_must_be_more() -> None:
+def test_there_is_no_rest_after_a_large_read() -> None:
     office = Office()
     office.enter("alice", "bob")
     office.says("alice", *["x" * 1000] * (FLUSH_SOON // 1000 + 1))

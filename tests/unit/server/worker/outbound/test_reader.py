@@ -31,7 +31,7 @@ def desk() -> Iterator[ReaderDesk]:
 
 
 @on_loop
-async def test_what_comes_is_applied_in_order_and_then_more_is_asked_for() -> None:
+async def test_records_are_applied_in_order_before_the_next_read() -> None:
     with desk() as tested:
         assert tested.publish("alice", "one") == 1
         await tested.read()
@@ -44,7 +44,7 @@ async def test_what_comes_is_applied_in_order_and_then_more_is_asked_for() -> No
 
 
 @on_loop
-async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come() -> None:
+async def test_the_reader_rests_as_told_and_then_reads_everything() -> None:
     with desk() as tested:
         tested.publish("alice")
         tested.rest = 0.02
@@ -58,7 +58,7 @@ async def test_it_rests_as_long_as_it_is_told_and_then_reads_all_that_has_come()
 
 
 @on_loop
-async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_once() -> None:
+async def test_a_resting_reader_asks_the_next_sequencer_once_and_at_once() -> None:
     with desk() as tested:
         tested.publish("alice")
         tested.rest = 0.02
@@ -75,7 +75,7 @@ async def test_who_rests_when_the_sequencer_dies_asks_the_next_one_at_once_and_o
 
 
 @on_loop
-async def test_it_counts_the_entries_and_bytes_that_it_has_applied() -> None:
+async def test_the_reader_counts_applied_entries_and_bytes() -> None:
     with desk() as tested:
         tested.publish("alice", "one")
         await tested.read()
@@ -87,7 +87,7 @@ async def test_it_counts_the_entries_and_bytes_that_it_has_applied() -> None:
 
 
 @on_loop
-async def test_a_record_without_entries_is_passed() -> None:
+async def test_a_record_without_entries_is_skipped() -> None:
     with desk() as tested:
         tested.log.publish(encode_entries([]))
         last = tested.publish("alice")
@@ -99,7 +99,7 @@ async def test_a_record_without_entries_is_passed() -> None:
 
 
 @on_loop
-async def test_a_capture_is_of_what_is_between_two_records() -> None:
+async def test_a_capture_is_made_between_two_records() -> None:
     with desk() as tested:
         ends = [tested.publish(text) for text in ("alice", "one", "two")]
         captured: list[int] = []
@@ -158,7 +158,7 @@ async def test_a_capture_survives_the_sequencer() -> None:
 
 
 @on_loop
-async def test_with_the_next_sequencer_it_reads_on_from_where_it_was() -> None:
+async def test_with_the_next_sequencer_the_reader_continues_where_it_was() -> None:
     with desk() as tested:
         first = tested.publish("alice")
         await tested.read()
@@ -173,7 +173,7 @@ async def test_with_the_next_sequencer_it_reads_on_from_where_it_was() -> None:
 
 
 @on_loop
-async def test_it_holds_exactly_where_it_is_told_and_can_go_further() -> None:
+async def test_the_reader_holds_exactly_at_the_given_record_and_can_go_on() -> None:
     with desk() as tested:
         ends = [tested.publish(text) for text in ("alice", "one", "two", "three")]
         held: list[int] = []
@@ -190,7 +190,7 @@ async def test_it_holds_exactly_where_it_is_told_and_can_go_further() -> None:
 
 
 @on_loop
-async def test_who_is_there_already_holds_at_once_and_what_still_comes_is_left() -> None:
+async def test_a_reader_that_is_there_already_holds_at_once() -> None:
     with desk() as tested:
         first = tested.publish("alice")
         await tested.read()

@@ -31,7 +31,7 @@ def load_plain(data: bytes | memoryview) -> Any:
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
     except Exception as error:
-        # Broken bytes can raise nearly any exception ("Note that other exceptions may also be raised", docs of `pickle`).
+        # Broken bytes raise nearly anything ("Note that other exceptions may also be raised", docs of `pickle`).
         raise ValueError(f"not the bytes of a plain value: {error!r}") from error
 
 

@@ -2,10 +2,10 @@
 
 Owns the phases of the server's life, and connects its parts: the intake of clients (`intake`), the workers and their
 clients (`workers`), the sequencer (`sequencing`), the signals, and the upgrade of the whole program (`upgrade`).
-Promises to leave nothing behind. It reads no byte from a client and never waits for a client, a worker or the sequencer, so none of
-them can hold it up. Once the server has served, it goes on for as long as main runs: when the system refuses a process,
-a descriptor or a sequencer, main tries again. `supervision` decides, without I/O, which worker is started, retired or
-killed.
+Promises to leave nothing behind. It reads no byte from a client and never waits for a client, a worker or the
+sequencer, so none of them can hold it up. Once the server has served, it goes on for as long as main runs: when the
+system refuses a process, a descriptor or a sequencer, main tries again. `supervision` decides, without I/O, which
+worker is started, retired or killed.
 
     STARTING --all ready--> SERVING --TERM--> QUIESCING --all quiesced--> STOPPING --all workers ended--> over
                              |   ^           (clients' input is published)  (clients are told)

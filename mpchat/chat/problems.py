@@ -5,6 +5,9 @@ Only the session that made the request is told. The dialect chooses the words.
 
 import enum
 
+ROOM_NAME = "room"
+"""What `more` is when a problem with a name is one with the name of a room."""
+
 
 class Problem(enum.Enum):
     """Why a request was refused. The comments say what `about` holds."""
@@ -27,7 +30,7 @@ class Problem(enum.Enum):
     REPLY_TO_GONE = enum.auto()
     NO_SUCH_PAGE = enum.auto()  # the number of pages
     PAGE_NUMBER = enum.auto()  # the page is not a number
-    UNKNOWN_COMMAND = enum.auto()  # the nearest command; `more` is what was typed
+    UNKNOWN_COMMAND = enum.auto()  # the nearest command, if one is near; `more` is what was typed
     USAGE = enum.auto()  # the topic of `requests.Misuse`
     TEXT_EMPTY = enum.auto()
     TEXT_LONG = enum.auto()  # the most characters

@@ -113,7 +113,7 @@ class ShowTopic(Request):
 
 @dataclass(frozen=True, slots=True)
 class SetTopic(Request):
-    """Set the topic of the current room."""
+    """Set the topic of the current room. An empty one clears it."""
 
     topic: str
 

@@ -19,7 +19,7 @@ from mpchat.chat.events import (
     ToRoom,
     ToSession,
 )
-from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.problems import ROOM_NAME, Problem, Refusal
 from mpchat.chat.requests import Join, Leave, ListMembers, ListRooms, SetTopic, ShowHistory, ShowTopic
 from mpchat.chat.state.names import clean_room, name_key
 from mpchat.chat.state.state import LOBBY, Room, Session, State
@@ -41,7 +41,7 @@ ROOMS_A_PAGE = 20
 
 
 def join_room(state: State, session: Session, request: Join, time: int) -> list[Effect]:
-    name = clean_room(request.room)
+    name = _check_room(request.room)
     new = name not in session.rooms
     if new and len(session.rooms) >= state.limits.rooms_of_session:
         raise Refusal(Problem.ROOMS_OF_SESSION, str(state.limits.rooms_of_session))
@@ -78,7 +78,7 @@ def _resolve_leave(state: State, session: Session, request: Leave) -> tuple[str,
     if request.room is None:
         return session.current, request.reason
     try:
-        room = clean_room(request.room)
+        room = _check_room(request.room)
     except Refusal:
         if request.otherwise is None:
             raise
@@ -88,6 +88,14 @@ def _resolve_leave(state: State, session: Session, request: Leave) -> tuple[str,
     if request.otherwise is None or room in state.rooms:
         raise Refusal(Problem.NOT_IN_ROOM, room)
     return session.current, request.otherwise
+
+
+def _check_room(text: str) -> str:
+    """Return the room that `text` asks for. Raises Refusal that speaks of a room when it is not acceptable."""
+    try:
+        return clean_room(text)
+    except Refusal as refusal:
+        raise Refusal(refusal.problem, refusal.about, ROOM_NAME) from refusal
 
 
 def list_others(state: State, session: Session, room: Room) -> tuple[tuple[str, ...], int]:
@@ -146,7 +154,7 @@ def _resolve_members(state: State, session: Session, request: ListMembers) -> tu
     if request.room is None:
         return session.current, request.page
     if not request.either:
-        return clean_room(request.room), request.page
+        return _check_room(request.room), request.page
     if request.room in state.rooms:
         return request.room, 1
     return session.current, request.page
@@ -174,8 +182,6 @@ def show_topic(state: State, session: Session, request: ShowTopic, time: int) ->
 
 def set_topic(state: State, session: Session, request: SetTopic, time: int) -> list[Effect]:
     room, topic = state.rooms[session.current], request.topic
-    if not topic:
-        raise Refusal(Problem.TEXT_EMPTY)
     if len(topic) > state.limits.topic:
         raise Refusal(Problem.TEXT_LONG, str(state.limits.topic))
     room.topic = topic

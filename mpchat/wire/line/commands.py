@@ -2,9 +2,13 @@
 
 The one place that knows what a command is called and how its arguments are split. A command never looks at the state of
 the chat. Where only the state can tell what was meant, the request carries both meanings.
+
+Words are parted by white space, as much as there is. A text that others are shown as a message is what was typed: it
+begins behind one space or tab, and everything in it stays.
 """
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,8 +47,18 @@ HISTORY_LINES = 20
 _NUMBER_DIGITS = 9
 """How many digits a number may have. More would be slow to read, and no page or count needs them."""
 
+NEAR = 0.7
+"""How alike a word and a command must be for a suggestion, as `difflib` measures it. Two letters exchanged in a word of
+four give 0.75."""
+
+NO_TOPIC = "-"
+"""What `/topic` takes for no topic."""
+
+_SPACE = re.compile(r"[ \t\u00a0\u3000]")
+"""What parts two words."""
+
 Parser = Callable[[str], Request | None]
-"""From the argument, which has no spaces around it, to a request; to None when the argument makes no sense."""
+"""From all that stands behind the command and one space, to a request; to None when it makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +80,23 @@ class Command:
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
+def _bare(parse: Parser) -> Parser:
+    """A parser that wants no white space around the argument."""
+    return lambda argument: parse(argument.strip())
+
+
 def _required(make: Callable[[str], Request]) -> Parser:
     """A parser for an argument that may not be left out."""
-    return lambda argument: make(argument) if argument else None
+    return _bare(lambda argument: make(argument) if argument else None)
+
+
+def _text(make: Callable[[str], Request]) -> Parser:
+    """A parser for a message, which is kept as it was typed."""
+    return lambda argument: None if _is_blank(argument) else make(argument)
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _constant(request: Request) -> Parser:
@@ -84,7 +112,7 @@ def _switch(make: Callable[[bool | None], Request]) -> Parser:
         word = argument.lower()
         return make(choices[word]) if word in choices else None
 
-    return parse
+    return _bare(parse)
 
 
 def _parse_number(text: str) -> int | None:
@@ -92,8 +120,14 @@ def _parse_number(text: str) -> int | None:
 
 
 def _split(argument: str) -> tuple[str, str]:
-    """The first word of `argument`, and what follows it."""
-    word, _, rest = argument.partition(" ")
+    """The first word of `argument`, and what follows it behind one space or tab, as it is."""
+    word, *rest = _SPACE.split(argument.lstrip(), maxsplit=1)
+    return word, "".join(rest)
+
+
+def _split_words(argument: str) -> tuple[str, str]:
+    """The first word of `argument`, and what follows it without white space around it."""
+    word, rest = _split(argument)
     return word, rest.strip()
 
 
@@ -101,20 +135,30 @@ def _bare_room(text: str) -> str:
     return text.removeprefix("#")
 
 
+def _bare_name(text: str) -> str:
+    """The name in what people write to address somebody, such as ``@bob`` or ``bob,``. No name has these characters."""
+    return text.removeprefix("@").rstrip(",:") or text
+
+
+def _named(make: Callable[[str], Request]) -> Callable[[str], Request]:
+    return lambda argument: make(_bare_name(argument))
+
+
 def _parse_leave(argument: str) -> Request:
-    word, rest = _split(argument)
+    argument = argument.strip()
+    word, rest = _split_words(argument)
     if not word:
         return Leave()
     return Leave(_bare_room(word), rest, otherwise=None if word.startswith("#") else argument)
 
 
 def _parse_rooms(argument: str) -> Request | None:
-    page = _parse_number(argument or "1")
+    page = _parse_number(argument.strip() or "1")
     return None if page is None else ListRooms(page)
 
 
 def _parse_who(argument: str) -> Request:
-    word, rest = _split(argument)
+    word, rest = _split_words(argument)
     if not word:
         return ListMembers()
     if not rest and word.isascii() and word.isdigit():
@@ -123,13 +167,27 @@ def _parse_who(argument: str) -> Request:
 
 
 def _parse_history(argument: str) -> Request | None:
-    count = _parse_number(argument or str(HISTORY_LINES))
+    count = _parse_number(argument.strip() or str(HISTORY_LINES))
     return ShowHistory(count) if count else None
 
 
 def _parse_private(argument: str) -> Request | None:
     name, text = _split(argument)
-    return Private(name, text) if name else None
+    if not name:
+        return None
+    return Private(_bare_name(name), "" if _is_blank(text) else text)
+
+
+def _parse_topic(argument: str) -> Request:
+    topic = argument.strip()
+    if not topic:
+        return ShowTopic()
+    return SetTopic("" if topic == NO_TOPIC else topic)
+
+
+def _parse_ignore(argument: str) -> Request:
+    name = argument.strip()
+    return Ignore(_bare_name(name)) if name else ListIgnored()
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -137,7 +195,7 @@ def _parse_private(argument: str) -> Request | None:
 COMMANDS: tuple[Command, ...] = (
     Command(
         "help",
-        lambda argument: Explain(argument.removeprefix("/")),
+        _bare(lambda argument: Explain(argument.removeprefix("/"))),
         "[COMMAND]",
         "list the commands, or explain one",
         "The slash may be left out.",
@@ -183,7 +241,7 @@ COMMANDS: tuple[Command, ...] = (
         "Without ROOM it lists the current one. 100 names a page.",
         ("names",),
     ),
-    Command("whois", _required(DescribeMember), "NAME", "rooms, since when, idle, away", "Times are UTC."),
+    Command("whois", _required(_named(DescribeMember)), "NAME", "rooms, since when, idle, away", "Times are UTC."),
     Command(
         "msg",
         _parse_private,
@@ -194,41 +252,41 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "reply",
-        _required(Reply),
+        _text(Reply),
         "TEXT",
         "answer the last private message",
         "Goes to the last person who wrote to you privately.",
         ("r",),
     ),
     Command(
-        "me", _required(Act), "TEXT", "an action: ** alice waves", "/me waves is shown as ** alice waves to the others."
+        "me", _text(Act), "TEXT", "an action: ** alice waves", "/me waves is shown as ** alice waves to the others."
     ),
     Command(
         "say",
-        _required(lambda argument: Say((argument,))),
+        _text(lambda argument: Say((argument,))),
         "TEXT",
         "say TEXT just as it stands",
         "For a text that would be a command: /say quit. // says a text that starts with a slash.",
     ),
     Command(
         "topic",
-        lambda argument: SetTopic(argument) if argument else ShowTopic(),
+        _parse_topic,
         "[TEXT]",
         "show or set the room's topic",
-        "The topic of the current room; 300 characters at most.",
+        "The topic of the current room; 300 characters at most. /topic - clears it.",
     ),
     Command("history", _parse_history, "[N]", "the last N lines of the room", "Of the current room; 20 without N."),
     Command(
         "ignore",
-        lambda argument: Ignore(argument) if argument else ListIgnored(),
+        _parse_ignore,
         "[NAME]",
         "hide somebody from you",
         "Without NAME it lists the people you hide. They are not told.",
     ),
-    Command("unignore", _required(Unignore), "NAME", "show somebody again", "The opposite of /ignore."),
+    Command("unignore", _required(_named(Unignore)), "NAME", "show somebody again", "The opposite of /ignore."),
     Command(
         "away",
-        Away,
+        _bare(Away),
         "[REASON]",
         "say that you are away",
         "Shown by /whois and /who, and to anybody who writes to you privately.",
@@ -248,7 +306,7 @@ COMMANDS: tuple[Command, ...] = (
         "hide join, leave and rename notices",
         "Without an argument it toggles.",
     ),
-    Command("quit", Quit, "[REASON]", "leave the chat", "So does quit alone on a line.", ("exit",)),
+    Command("quit", _bare(Quit), "[REASON]", "leave the chat", "So does quit alone on a line.", ("exit",)),
 )
 
 _BY_WORD = {word: command for command in COMMANDS for word in (command.name, *command.short)}
@@ -259,19 +317,17 @@ def find_command(word: str) -> Command | None:
     return _BY_WORD.get(word.lower())
 
 
-def nearest_command(word: str) -> Command:
-    """The known command that is most like `word`. There always is one."""
-    if not word:
-        return _BY_WORD["help"]
+def nearest_command(word: str) -> str:
+    """The name of the known command that is most like `word`; empty when none is near."""
     # Cut: comparing takes time with the length of the word, which its sender chooses.
-    nearest = difflib.get_close_matches(word[:20].lower(), _BY_WORD, n=1, cutoff=0.0)
-    return _BY_WORD[nearest[0]]
+    nearest = difflib.get_close_matches(word[:20].lower(), _BY_WORD, n=1, cutoff=NEAR)
+    return _BY_WORD[nearest[0]].name if nearest else ""
 
 
 def read_command(line: str) -> Request:
     """The request of a line that starts with ``/``."""
-    word, _, argument = line[1:].replace("\t", " ").partition(" ")
+    word, *rest = _SPACE.split(line[1:], maxsplit=1)
     command = find_command(word)
     if command is None:
-        return Misread(Problem.UNKNOWN_COMMAND, nearest_command(word).name, word)
-    return command.parse(argument.strip()) or Misuse(command.name)
+        return Misread(Problem.UNKNOWN_COMMAND, nearest_command(word), word)
+    return command.parse("".join(rest)) or Misuse(command.name)

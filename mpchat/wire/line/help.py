@@ -12,7 +12,7 @@ def explain(topic: str) -> list[str] | Failed:
         return ["* What you type is said in your room. Commands:", *lines, "* /help COMMAND explains one."]
     command = find_command(topic)
     if command is None:
-        return Failed(Problem.UNKNOWN_COMMAND, nearest_command(topic).name, topic)
+        return Failed(Problem.UNKNOWN_COMMAND, nearest_command(topic), topic)
     short = f" (short: {', '.join('/' + word for word in command.short)})" if command.short else ""
     return [f"* {command.usage}{short}", f"* {command.summary[0].upper()}{command.summary[1:]}. {command.details}"]
 

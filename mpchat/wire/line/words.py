@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from mpchat.chat import events
-from mpchat.chat.problems import Problem
+from mpchat.chat.problems import ROOM_NAME, Problem
 from mpchat.wire.line.help import explain, show_usage
 
 
@@ -147,6 +147,10 @@ def _failed(event: events.Failed) -> list[str]:
     if event.problem is Problem.USAGE:
         return [f"! Usage: {show_usage(event.about)}"]
     words = _PROBLEMS[event.problem]
+    if event.problem is Problem.UNKNOWN_COMMAND and not event.about:
+        words = "There is no command /{more}. /help lists the commands."
+    if event.more == ROOM_NAME:
+        words = words.replace("A name ", "The name of a room ", 1)
     return ["! " + words.format(about=event.about[:_SHOWN], more=event.more[:_SHOWN])]
 
 
@@ -175,7 +179,11 @@ _WORDS: dict[type[events.Event], Callable[[Any], list[str]]] = {
     events.Left: lambda event: [f"* {event.name} left #{event.room}{_reason(event.reason)}"],
     events.Quit: lambda event: [f"* {event.name} left the chat{_reason(event.reason)}"],
     events.Renamed: _simple("* {event.old} is now called {event.new}"),
-    events.TopicSet: _simple("* {event.name} set the topic of #{event.room}: {event.topic}"),
+    events.TopicSet: lambda event: [
+        f"* {event.name} set the topic of #{event.room}: {event.topic}"
+        if event.topic
+        else f"* {event.name} cleared the topic of #{event.room}"
+    ],
     events.Welcome: _simple("* Welcome to mpchat. What is your name?"),
     events.NameAsked: _simple("* What is your name?"),
     events.NameGiven: _simple("* {event.wanted} is taken; you are {event.given}."),

@@ -55,11 +55,11 @@ def test_who_joins_sees_topic_and_history_before_the_others_see_the_join() -> No
     ("line", "error"),
     [
         ("/join", "! Usage: /join ROOM"),
-        ("/join #", "! A name needs at least one character."),
+        ("/join #", "! The name of a room needs at least one character."),
         ("/join a b", ""),
-        ("/join a/b", "! A name cannot contain '/': letters, digits and _ - . [ ] { } | ^ only."),
-        ("/join " + "x" * 33, "! A name has 32 characters at most."),
-        ("/join " + "ß" * 17, "! A name has 32 characters at most."),
+        ("/join a/b", "! The name of a room cannot contain '/': letters, digits and _ - . [ ] { } | ^ only."),
+        ("/join " + "x" * 33, "! The name of a room has 32 characters at most."),
+        ("/join " + "ß" * 17, "! The name of a room has 32 characters at most."),
     ],
 )
 def test_room_names(line: str, error: str) -> None:
@@ -162,7 +162,7 @@ def test_leave_errors() -> None:
     alice.sees(
         "! You are only in the lobby; /quit leaves the chat.",
         "! You are not in #python.",
-        "! A name cannot contain '/': letters, digits and _ - . [ ] { } | ^ only.",
+        "! The name of a room cannot contain '/': letters, digits and _ - . [ ] { } | ^ only.",
     )
 
 
@@ -246,6 +246,9 @@ def test_topic() -> None:
     bob.sees("* alice set the topic of #lobby: Be kind")
     alice.types("/topic " + "x" * 301)
     alice.sees("! That is too long: 300 characters at most.")
+    alice.types("/topic -", "/topic")
+    alice.sees("* alice cleared the topic of #lobby", "* #lobby has no topic.")
+    bob.sees("* alice cleared the topic of #lobby")
 
 
 # --- history ------------------------------------------------------------------------------------------------

@@ -93,24 +93,39 @@ READ: list[tuple[str, Request]] = [
     ("/who 2 2", ListMembers("2", 2)),
     ("/who a x", ListMembers("a", None)),
     ("/whois bob ", DescribeMember("bob")),
+    ("/whois @bob", DescribeMember("bob")),
     ("/whois", Misuse("whois")),
-    ("/msg bob  hello  there ", Private("bob", "hello  there")),
+    ("/msg bob  hello  there ", Private("bob", " hello  there ")),
+    ("/msg  @bob hi", Private("bob", "hi")),
+    ("/msg bob, hi", Private("bob", "hi")),
+    ("/msg bob: hi", Private("bob", "hi")),
+    ("/msg @ hi", Private("@", "hi")),
+    ("/msg bea a\tb", Private("bea", "a\tb")),
+    ("/msg\tbea\thi", Private("bea", "hi")),
+    ("/msg bea  ", Private("bea", "")),
     ("/w bob", Private("bob", "")),
     ("/tell", Misuse("msg")),
     ("/r hello", Reply("hello")),
+    ("/r  a\tb ", Reply(" a\tb ")),
+    ("/r  ", Misuse("reply")),
     ("/reply", Misuse("reply")),
-    ("/me  waves ", Act("waves")),
+    ("/me  waves ", Act(" waves ")),
     ("/me", Misuse("me")),
     ("/say quit", Say(("quit",))),
+    ("/say   x ", Say(("  x ",))),
     ("/say", Misuse("say")),
+    ("/say  ", Misuse("say")),
     ("/topic", ShowTopic()),
     ("/topic  Be kind ", SetTopic("Be kind")),
+    ("/topic - ", SetTopic("")),
+    ("/topic -1", SetTopic("-1")),
     ("/history", ShowHistory(20)),
     ("/history 7", ShowHistory(7)),
     ("/history 0", Misuse("history")),
     ("/history x", Misuse("history")),
     ("/ignore", ListIgnored()),
     ("/ignore bob", Ignore("bob")),
+    ("/ignore @bob", Ignore("bob")),
     ("/unignore bob", Unignore("bob")),
     ("/unignore", Misuse("unignore")),
     ("/away", Away("")),
@@ -127,7 +142,8 @@ READ: list[tuple[str, Request]] = [
     ("/exit", Quit("")),
     ("/quit  so long ", Quit("so long")),
     ("/joim a", Misread(Problem.UNKNOWN_COMMAND, "join", "joim")),
-    ("/", Misread(Problem.UNKNOWN_COMMAND, "help", "")),
+    ("/wrongcmd", Misread(Problem.UNKNOWN_COMMAND, "", "wrongcmd")),
+    ("/", Misread(Problem.UNKNOWN_COMMAND, "", "")),
 ]
 
 
@@ -178,12 +194,18 @@ def test_what_is_no_command_is_not_found() -> None:
     ("typed", "meant"), [("joim", "join"), ("JION", "join"), ("hepl", "help"), ("exti", "quit"), ("topics", "topic")]
 )
 def test_the_nearest_is_what_was_meant(typed: str, meant: str) -> None:
-    assert nearest_command(typed).name == meant
+    assert nearest_command(typed) == meant
+
+
+@pytest.mark.parametrize("typed", ["wrongcmd", "", "x", "nonsense", "wave", "\u0130" * 30])
+def test_what_is_not_near_is_not_suggested(typed: str) -> None:
+    assert nearest_command(typed) == ""
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_there_is_always_a_nearest(word: str) -> None:
-    assert nearest_command(word) in COMMANDS
+def test_the_nearest_is_a_command_if_there_is_one(word: str) -> None:
+    nearest = nearest_command(word)
+    assert not nearest or find_command(nearest) in COMMANDS
 
 
 def test_usage_is_the_name_and_what_follows() -> None:

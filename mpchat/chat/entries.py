@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mpchat.chat.codec import dump_plain, load_plain
-from mpchat.chat.requests import Request, Say, pack_request, unpack_request
+from mpchat.chat.requests import Negotiate, Request, Say, pack_request, unpack_request
 
-VERSION = 2
+VERSION = 3
 
 SessionId = bytes
 """16 random bytes: says nothing about the worker, and is never used again."""
@@ -67,6 +67,19 @@ class Skipped(NamedTuple):
     mode: str = ""
 
 
+class Noted(NamedTuple):
+    """The request Negotiate, of what the client's program has sent up to `at` in between: within a line, perhaps.
+
+    Unlike other input it is not used up, so that the line which it stands in can still be read. It is recognised by
+    `at`, which grows from note to note. It is published in front of all input that reaches behind `at`.
+    """
+
+    sid: SessionId
+    at: int
+    request: Negotiate
+    epoch: int = 0
+
+
 class Ended(NamedTuple):
     """The session's connection is over, or has to be. The others are shown `reason`."""
 
@@ -84,7 +97,7 @@ class Stopped(NamedTuple):
 Input = Said | Asked | Skipped
 """What comes from a client's byte stream: has a session, and an `end` in its stream."""
 
-Entry = Input | Opened | Ended | Stopped
+Entry = Input | Noted | Opened | Ended | Stopped
 
 
 def make_input(sid: SessionId, end: int, request: Request, epoch: int = 0, mode: str = "") -> Said | Asked:
@@ -92,6 +105,11 @@ def make_input(sid: SessionId, end: int, request: Request, epoch: int = 0, mode:
     if type(request) is Say:
         return Said(sid, end, request.texts, epoch, mode)
     return Asked(sid, end, request, epoch, mode)
+
+
+def _make_noted(fields: Any) -> Noted:
+    sid, at, answer, manner, epoch = fields
+    return Noted(sid, at, Negotiate(answer, manner), epoch)
 
 
 def _make_asked(fields: Any) -> Asked:
@@ -106,6 +124,7 @@ _KINDS: tuple[tuple[type[Entry], Callable[[Any], Entry]], ...] = (
     (Skipped, Skipped._make),
     (Ended, Ended._make),
     (Stopped, Stopped._make),
+    (Noted, _make_noted),
 )
 _NUMBERS = {kind: number for number, (kind, _) in enumerate(_KINDS)}
 _MAKERS = {number: make for number, (_, make) in enumerate(_KINDS)}
@@ -134,4 +153,6 @@ def decode_entries(payload: bytes) -> list[Entry]:
 def _flatten(entry: Entry) -> tuple[object, ...]:
     if type(entry) is Asked:
         return entry.sid, entry.end, pack_request(entry.request), entry.epoch, entry.mode
+    if type(entry) is Noted:
+        return entry.sid, entry.at, entry.request.answer, entry.request.manner, entry.epoch
     return tuple(entry)

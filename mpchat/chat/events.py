@@ -238,6 +238,20 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What `requests.Negotiate` is answered. Only the dialect knows what it means."""
+
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistaken:
+    """The answer to `requests.Mistake`, and the session's last event. Only the dialect knows what `topic` means."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
 class Goodbye:
     """The session ends. `reason` is empty if it ends by its own request."""
 
@@ -264,7 +278,8 @@ Notice = Joined | Left | Quit | Renamed | TopicSet
 Event = (
     Message | Notice | Welcome | NameAsked | NameGiven | SignedOn | Entered | Departed | NameChanged
     | PrivateIn | PrivateOut | OtherAway | History | RoomList | MemberList | Whois | Topic | Ignoring | IgnoreSet
-    | AwaySet | TimestampsSet | QuietSet | Explained | Failed | Goodbye | Stopping | Stalled
+    | AwaySet | TimestampsSet | QuietSet | Explained | Failed | Negotiated | Mistaken | Goodbye
+    | Stopping | Stalled
 )  # fmt: skip
 
 

@@ -227,11 +227,38 @@ class Misread(Request):
     more: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Negotiate(Request):
+    """Agree with the client's program on how it is spoken to. Takes up no input (`entries.Noted`).
+
+    `manner` is what is agreed on, and what is known of the program. `answer` is what it is answered; empty: nothing.
+    The event is `events.Negotiated` with the same `answer`. Only the dialect understands either of them.
+    """
+
+    NEEDS_NAME: ClassVar[bool] = False
+    IS_ACTIVITY: ClassVar[bool] = False
+    answer: str
+    manner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake(Request):
+    """The client takes this for a server of another kind. It is told so, and the session ends.
+
+    The event is `events.Mistaken` with the same `topic`, which only the dialect understands.
+    """
+
+    NEEDS_NAME: ClassVar[bool] = False
+    IS_ACTIVITY: ClassVar[bool] = False
+    topic: str
+
+
 # --- in the log ---------------------------------------------------------------------------------------------
 
 KINDS: tuple[type[Request], ...] = (
     Act, Private, Reply, Join, Leave, ListRooms, ListMembers, ShowTopic, SetTopic, ShowHistory, Rename, DescribeMember,
     Ignore, Unignore, ListIgnored, Away, Back, SetTimestamps, SetQuiet, Quit, Explain, Misuse, Misread,
+    Negotiate, Mistake,
 )  # fmt: skip
 """All kinds but Say. The place of a kind is its number in the log."""
 

@@ -30,9 +30,10 @@ class Settings(Protocol):
 class Dialect(Protocol):
     """One way to write requests and events as bytes."""
 
-    def framing(self, position: int = 0, mode: str = "") -> Framing:
+    def framing(self, position: int = 0, mode: str = "", noted: int = 0, manner: str = "") -> Framing:
         """The framing of one connection. To carry on, `position` is that of the byte received next, and `mode` is what
-        `Framing.modes` said of it. Raises ValueError for a `mode` that the framing does not know."""
+        `Framing.modes` said of it; `noted` and `manner` are the position and the manner of the last
+        `Framing.take_note`. Raises ValueError for a `mode` that the framing does not know."""
 
     def read(self, frames: Sequence[Frame]) -> list[tuple[int, Request]]:
         """What the client asks for in `frames`, each with the position just behind it, in order.

@@ -6,6 +6,8 @@ A framing owns what has been received of one connection and has not been taken y
 
 from typing import Any, Protocol
 
+from mpchat.chat.requests import Negotiate
+
 Frame = tuple[int, Any]
 """(end, content): the stream position just behind the frame, and what the dialect's `read` takes.
 
@@ -49,3 +51,11 @@ class Framing(Protocol):
 
     def take(self, limit: int) -> list[Frame]:
         """The next frames in order, at most `limit`. Empty when none is complete."""
+
+    def take_note(self) -> tuple[int, Negotiate] | None:
+        """What the client's program has asked for on its own account since the last note: (at, request). None: nothing.
+
+        It is about the bytes in front of `at`, which may lie within a frame that is not complete. A note has to be
+        published in front of the frames of the `take` before it. A framing that carries on is told the last note, and
+        does not say again what was in that.
+        """

@@ -81,6 +81,9 @@ class FramedFraming:
                 break
         return frames
 
+    def take_note(self) -> None:
+        """There is nothing beside the frames."""
+
     def _drop_skipped(self) -> None:
         size = min(self._skip, len(self._data))
         self._skip -= size
@@ -97,17 +100,17 @@ class FramedDialect:
     def __init__(self, settings: Settings) -> None:
         self._most = settings.max_line
 
-    def framing(self, position: int = 0, mode: str = "") -> FramedFraming:
+    def framing(self, position: int = 0, mode: str = "", noted: int = 0, manner: str = "") -> FramedFraming:
         return FramedFraming(self._most, position, int(mode or 0))
 
     def read(self, frames: Sequence[Frame]) -> list[tuple[int, Request]]:
         return [(end, self._read(content)) for end, content in frames if content != b""]
 
-    def view(self, session: Session | None, room: str | None) -> tuple[bool, bool]:
+    def view(self, session: Session | None, room: str | None) -> tuple[bool, bool, bool]:
         # Equal to a view of the line dialect: whoever mixes them up shows somebody the wrong bytes.
-        return (False, False)
+        return (False, False, False)
 
-    def encode(self, event: Event, time: int, view: tuple[bool, bool]) -> bytes:
+    def encode(self, event: Event, time: int, view: tuple[bool, bool, bool]) -> bytes:
         return pack(repr(event))
 
     def refuse(self, refusal: Refusal) -> bytes:

@@ -47,6 +47,8 @@ SERVER = (sys.executable, "-m", "mpchat")
 
 _READY = re.compile(r"mpchat ready on (?P<host>.+):(?P<port>\d+), (?P<workers>\d+) workers")
 _STARTED = re.compile(r"(?P<name>worker-\d+|sequencer) started, pid (?P<pid>\d+)")
+_NO_MARK = b"\xff\xfc\x06"  # WONT TIMING-MARK
+_ANSWER = re.compile(rb"\xff[\xfb-\xfe].", re.DOTALL)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 
@@ -195,6 +197,23 @@ class Chatter:
         """Break the connection."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._socket.close()
+
+
+class TelnetChatter(Chatter):
+    """A client with a telnet program. In `seen` its lines end where they do for others, and what it is answered is not
+    in them; `marks` counts the answers to MARK."""
+
+    MARK = b"\xff\xfd\x06"
+    """DO TIMING-MARK."""
+
+    def __init__(self, host: str, port: int, receive_buffer: int | None = None) -> None:
+        super().__init__(host, port, receive_buffer)
+        self.marks = 0
+
+    def split(self, data: bytes) -> tuple[list[str], bytes]:
+        self.marks += data.count(_NO_MARK)
+        lines, rest = super().split(_ANSWER.sub(b"", data))
+        return [line.removesuffix("\r") for line in lines], rest
 
 
 C = TypeVar("C", bound=Chatter)

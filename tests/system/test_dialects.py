@@ -37,7 +37,7 @@ from mpchat.chat.events import (
     SignedOn,
     Welcome,
 )
-from mpchat.chat.problems import Problem
+from mpchat.chat.problems import ROOM_NAME, Problem
 
 COMMAND = (sys.executable, str(ROOT / "tests" / "support" / "framed_server.py"))
 
@@ -120,7 +120,7 @@ def test_an_error_is_told_in_the_dialect_of_its_sender() -> None:
             Failed(Problem.LINE_LONG, "64"),
             Failed(Problem.UNKNOWN_COMMAND, "say", "dance"),
             Failed(Problem.UNKNOWN_COMMAND, "say", "join"),
-            Failed(Problem.NAME_CHARACTER, "/"),
+            Failed(Problem.NAME_CHARACTER, "/", ROOM_NAME),
         )
         expect_next(alice, "fred: fine")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from server import DEADLINE, WELCOME, Chatter, Server, eventually, running_server, survivable
+from server import DEADLINE, WELCOME, Chatter, Server, TelnetChatter, eventually, running_server, survivable
 
 SCRIPT = Path(__file__).parents[1] / "support" / "fatal_server.py"
 WORKERS = 3
@@ -76,7 +76,9 @@ class Scene:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.watcher, self.alice, self.bob = (server.chat(name) for name in ("watcher", "alice", "bob"))
+        self.watcher, self.alice = server.chat("watcher"), server.chat("alice")
+        self.bob = server.connect_as(TelnetChatter)
+        self.bob.sign_on("bob")
         self.sam, self.slow = server.connect(), server.connect(receive_buffer=4096)
         self.sam.send(b"sam")
         self.sam.expect_start("* Hello, sam.")
@@ -97,7 +99,7 @@ class Scene:
         self.bob.say(self._begin)
         for each in (self.watcher, self.alice, self.sam, self.slow):
             each.expect(f"bob: {self._begin}")
-        self.bob.send(b"half of 0")
+        self.bob.send(b"half" + TelnetChatter.MARK + b" of 0")
         self._say(*(f"{number} {PADDING}" for number in range(BACKLOG)))
 
     def _say(self, *texts: str) -> None:
@@ -105,13 +107,15 @@ class Scene:
         self.alice.send("".join(f"{text}\n" for text in texts).encode())
 
     def round(self) -> None:
-        """Whole lines, a line in halves, a segment without an end, somebody who signs on; it ends when the watcher
-        has heard the segment, since the boundary between two would be lost with a worker."""
+        """Whole lines, a line in halves with telnet in it, a segment without an end, somebody who signs on.
+
+        It ends when the watcher has heard the segment, since the boundary between two would be lost with a worker.
+        """
         number, self._round = self._round, self._round + 1
         self._greet(number)
         self._say(f"{number}a", f"{number}b", f"{number}c")
         self._said["bob"].append(f"half of {number} and the rest")
-        self.bob.send(b" and the rest\nhalf of %d" % (number + 1))
+        self.bob.send(b" and the rest\nhalf%b of %d" % (TelnetChatter.MARK, number + 1))
         self._said["sam"].append(f"segment {number}")
         self.sam.send(b"segment %d" % number)
         self.watcher.expect(f"sam: segment {number}")
@@ -150,6 +154,7 @@ class Scene:
         for name, each in {**everybody, "bob": self.bob}.items():
             each.say("/quit")
             assert each.expect_end()[-1] == f"* Bye, {name}."
+        assert self.bob.marks == 1 + self._round
         self.checked = True
 
     def _check_guest(self, guest: Chatter, name: str, seen: list[str]) -> None:

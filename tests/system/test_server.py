@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from server import DEADLINE, Chatter, Server, eventually, running_server
+from server import DEADLINE, Chatter, Server, TelnetChatter, eventually, running_server
 
 from mpchat.server.main.intake.listener import Listener
 from mpchat.wire.registry import LINE
@@ -79,7 +79,7 @@ def _said(lines: list[str]) -> list[str]:
 def test_nc_telnet_and_segment_clients_chat_together() -> None:
     with running_server("--workers", "3") as server:
         netcat = server.chat("netcat")
-        telnet, segment = server.connect(), server.connect()
+        telnet, segment = server.connect_as(TelnetChatter), server.connect()
         for byte in NEGOTIATION:  # cut everywhere
             telnet.send(bytes([byte]))
         telnet.send(b"telnet\r\n")

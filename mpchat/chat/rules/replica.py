@@ -6,7 +6,7 @@ anything that a client can cause, since that would end every worker at once. An 
 nothing: sessions remember the position of their input, ended sessions leave a tombstone.
 """
 
-from mpchat.chat.entries import Asked, Ended, Entry, Input, Opened, Said, SessionId, Skipped, Stopped
+from mpchat.chat.entries import Asked, Ended, Entry, Input, Noted, Opened, Said, SessionId, Skipped, Stopped
 from mpchat.chat.events import Effect, Gone, Stopping, ToEverybody, Told
 from mpchat.chat.problems import Refusal
 from mpchat.chat.rules.session import ask_name_first, end_session, open_session, refuse, sign_on
@@ -47,6 +47,8 @@ class Replica:
                 return self._apply_said(entry, time)
             case Asked():
                 return self._apply_asked(entry, time)
+            case Noted():
+                return self._apply_noted(entry, time)
             case Opened():
                 return open_session(state, entry, time)
             case Ended():
@@ -88,6 +90,13 @@ class Replica:
         session.position = entry.end
         session.mode = entry.mode
         return session
+
+    def _apply_noted(self, entry: Noted, time: int) -> list[Effect]:
+        session = self._state.sessions.get(entry.sid)
+        if session is None or entry.at <= session.noted or entry.epoch != session.epoch:
+            return []
+        session.noted = entry.at
+        return RULES[type(entry.request)](self._state, session, entry.request, time)
 
     def _apply_said(self, entry: Said, time: int) -> list[Effect]:
         session = self._accept(entry)

@@ -9,8 +9,10 @@ from mpchat.chat.events import (
     Failed,
     Gone,
     Goodbye,
+    Mistaken,
     NameAsked,
     NameGiven,
+    Negotiated,
     Quit,
     SignedOn,
     Told,
@@ -123,3 +125,19 @@ def report_misuse(state: State, session: Session, request: requests.Misuse, time
 
 def report_misread(state: State, session: Session, request: requests.Misread, time: int) -> list[Effect]:
     raise Refusal(request.problem, request.about, request.more)
+
+
+def negotiate(state: State, session: Session, request: requests.Negotiate, time: int) -> list[Effect]:
+    effects: list[Effect] = []
+    if session.manner != request.manner:
+        session.manner = request.manner
+        effects.append(Changed(session.sid))
+    if request.answer:
+        effects.append(Told(ToSession(session.sid), Negotiated(request.answer)))
+    return effects
+
+
+def end_mistake(state: State, session: Session, request: requests.Mistake, time: int) -> list[Effect]:
+    """The last thing that it is told is what this is: no goodbye, which it would not understand."""
+    told = Told(ToSession(session.sid), Mistaken(request.topic))
+    return [told, *end_session(state, session.sid, "spoke another protocol", farewell=None)[1:]]

@@ -20,7 +20,9 @@ from mpchat.chat.requests import (
     ListMembers,
     ListRooms,
     Misread,
+    Mistake,
     Misuse,
+    Negotiate,
     Private,
     Quit,
     Rename,
@@ -62,4 +64,6 @@ RULES: dict[type[Request], Rule] = {
     Explain: session.explain,
     Misuse: session.report_misuse,
     Misread: session.report_misread,
+    Negotiate: session.negotiate,
+    Mistake: session.end_mistake,
 }

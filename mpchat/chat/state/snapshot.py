@@ -18,7 +18,7 @@ from mpchat.chat.codec import dump_plain_alike, load_plain
 from mpchat.chat.state.history import Run
 from mpchat.chat.state.state import Limits, Session, State
 
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 
 CHUNK = 256 << 10
 """About how many bytes of the state a chunk has at least, unless it is the last one. Some ms to make, and to load."""
@@ -44,7 +44,7 @@ _ROOM_SIZE = 50
 _SESSION, _ROOM, _TOMBSTONES, _RUNS, _STATE = range(5)
 
 _FLAT = ("sid", "address", "since", "epoch", "position", "mode", "name", "key", "tries", "current", "active", "away")
-_REST = ("reply_to", "timestamps", "quiet")
+_REST = ("reply_to", "timestamps", "quiet", "noted", "manner")
 _read_session = attrgetter(*_FLAT, *_REST)
 
 Row = tuple[Any, ...]

@@ -44,6 +44,8 @@ class Session:
     epoch: int = 0  # how often its connection was handed over; see entries.Opened
     position: int = 0  # in its input: all before it is applied
     mode: str = ""  # how its framing takes what follows
+    noted: int = 0  # in its input: what its program has asked for before is answered; see entries.Noted
+    manner: str = ""  # what is known of its program, in words of its dialect
     name: str = ""
     key: str = ""
     tries: int = 0

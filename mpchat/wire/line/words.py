@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from mpchat.chat import events
 from mpchat.chat.problems import ROOM_NAME, Problem
 from mpchat.wire.line.help import explain, show_usage
+from mpchat.wire.line.strangers import explain_to
+from mpchat.wire.line.telnet import write_answer
 
 
 class Style(NamedTuple):
@@ -22,6 +24,9 @@ class Style(NamedTuple):
 
     timestamps: bool = False
     """Every line begins with the time."""
+
+    telnet: bool = False
+    """Lines end in CR LF, as a telnet program in character mode needs it."""
 
 
 PLAIN = Style()
@@ -34,6 +39,10 @@ def encode_event(event: events.Event, time: int, style: Style = PLAIN) -> bytes:
     """The lines of `event`, which happened at `time` (ms since the epoch), in UTF-8."""
     if isinstance(event, events.History):
         lines = _history_lines(event, style)
+    elif isinstance(event, events.Negotiated):
+        return write_answer(event.answer)
+    elif isinstance(event, events.Mistaken):
+        return explain_to(event.topic)
     else:
         lines = _WORDS[type(event)](event)
         if style.elsewhere and isinstance(event, events.Message):
@@ -41,7 +50,8 @@ def encode_event(event: events.Event, time: int, style: Style = PLAIN) -> bytes:
         if style.timestamps:
             stamp = _stamp(time)
             lines = [stamp + line for line in lines]
-    return ("\n".join(lines) + "\n").encode()
+    line_end = "\r\n" if style.telnet else "\n"
+    return (line_end.join(lines) + line_end).encode()
 
 
 def _stamp(time: int) -> str:

@@ -8,7 +8,20 @@ from strategies import REQUESTS
 
 from mpchat.chat import requests
 from mpchat.chat.problems import Problem
-from mpchat.chat.requests import KINDS, Act, Explain, Join, Misread, Quit, Request, Say, list_values, pack_request
+from mpchat.chat.requests import (
+    KINDS,
+    Act,
+    Explain,
+    Join,
+    Misread,
+    Mistake,
+    Negotiate,
+    Quit,
+    Request,
+    Say,
+    list_values,
+    pack_request,
+)
 from mpchat.chat.requests import unpack_request as unpack
 from mpchat.chat.rules.table import RULES
 
@@ -30,7 +43,7 @@ def test_each_rule_takes_the_kind_that_it_is_for(kind: type[Request]) -> None:
 
 def test_what_may_be_asked_before_there_is_a_name() -> None:
     kinds: list[type[Request]] = [*KINDS, Say]
-    assert {kind for kind in kinds if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit}
+    assert {kind for kind in kinds if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit, Negotiate, Mistake}
 
 
 @given(REQUESTS)

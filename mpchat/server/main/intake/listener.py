@@ -61,6 +61,9 @@ class Listener:
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # What is sent as urgent data is part of the stream: telnet's Data Mark is (RFC 854, "Synch"). Without this the
+        # kernel takes the byte out, and the next one stands in its place.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):
                 self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

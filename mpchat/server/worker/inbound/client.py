@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from mpchat.chat.entries import Ended, Input, Opened, SessionId, Skipped, make_input
+from mpchat.chat.entries import Ended, Entry, Noted, Opened, SessionId, Skipped, make_input
 from mpchat.chat.state.throttle import Throttle
 from mpchat.config import Config
 from mpchat.server.control import Handed
@@ -59,11 +59,14 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to begin with a client: positions in its two streams in bytes, and the framing's mode (`Framing.modes`)."""
+    """Where to begin with a client: positions in its two streams in bytes, the framing's mode (`Framing.modes`), and
+    position and manner of its last note (`Framing.take_note`)."""
 
     input: int = 0
     output: int = 0
     mode: str = ""
+    noted: int = 0
+    manner: str = ""
 
 
 class Client:
@@ -81,7 +84,7 @@ class Client:
         self._host = host
         self._handed = handed
         self._page = page
-        self._framing = self.dialect.framing(start.input, start.mode)
+        self._framing = self.dialect.framing(start.input, start.mode, start.noted, start.manner)
         self._throttle = Throttle(config.rate, config.burst, now)
         self._connection = Connection(host.loop, sock, self, config.sendq)
         self._received = self._published = start.input
@@ -264,25 +267,32 @@ class Client:
                 self._set_timer(self._wake, self._framing.deadline)
 
     def _publish(self, allowance: int) -> int:
-        """Publish up to `allowance` of the frames that are complete, and return how many."""
+        """Publish up to `allowance` of the frames that are complete, and return how many. A note counts as one."""
+        if allowance < 1:
+            return 0
         frames = self._framing.take(allowance)
-        if frames and not self._quiesced:
-            self._throttle.spend(len(frames))
         entries = self._read(frames)
+        taken = len(frames)
+        note = self._framing.take_note()
+        if note is not None:
+            # In front: a successor that begins behind one of the frames could not make the note again.
+            entries.insert(0, Noted(self.sid, *note, self._handed.epoch))
+            taken = min(taken + 1, allowance)
+        if taken and not self._quiesced:
+            self._throttle.spend(taken)
         if entries:
             self._host.publisher.add(entries)
-        return len(frames)
+        return taken
 
-    def _read(self, frames: list[Frame]) -> list[Input]:
+    def _read(self, frames: list[Frame]) -> list[Entry]:
         """Return the entries for `frames`, and one for skipped input if that would otherwise fill the ring."""
         epoch = self._handed.epoch
         within, last = self._framing.modes
-        entries: list[Input] = []
+        entries: list[Entry] = []
         for end, request in self.dialect.read(frames):
             mode = last if end == frames[-1][0] else within
             entries.append(make_input(self.sid, end, request, epoch, mode))
-        if entries:
-            self._published = entries[-1].end
+            self._published = end
         position = self._framing.position
         if position - self._published >= self._page.size // 4:
             entries.append(Skipped(self.sid, position, epoch, last))

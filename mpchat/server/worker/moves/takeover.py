@@ -21,6 +21,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -172,7 +173,10 @@ class Takeover:
             return
         session = self._replica.session(adoptee.handed.sid)
         applied = adoptee.consumed if session is None else session.position
-        client = self._arrive(adoptee, Start(applied, adoptee.output_position, "" if session is None else session.mode))
+        start = Start(applied, adoptee.output_position)
+        if session is not None:
+            start = replace(start, mode=session.mode, noted=session.noted, manner=session.manner)
+        client = self._arrive(adoptee, start)
         client.carry_on(output or b"", adoptee.page.content(applied, adoptee.consumed))
         if not adoptee.progress.writable:
             client.mute(adoptee.progress.reset)

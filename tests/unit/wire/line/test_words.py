@@ -91,6 +91,9 @@ SAMPLES: list[tuple[events.Event, list[str]]] = [
     (events.Failed(Problem.PAGE_NUMBER), ["! Usage: /who [ROOM] [PAGE]"]),
     (events.Failed(Problem.TEXT_EMPTY), ["! Usage: /msg NAME TEXT"]),
     (events.Failed(Problem.NO_SUCH_NAME, "{event} {0} %s"), ["! No one here is called {event} {0} %s."]),
+    (events.Failed(Problem.UNKNOWN_COMMAND, "join", "joim"), ["! There is no command /joim. Did you mean /join?"]),
+    (events.Failed(Problem.UNKNOWN_COMMAND, "", "wrong"), ["! There is no command /wrong. /help lists the commands."]),
+    (events.TopicSet("ann", "a", ""), ["* ann cleared the topic of #a"]),
     (events.Goodbye("ann", ""), ["* Bye, ann."]),
     (events.Goodbye("", ""), ["* Bye."]),
     (events.Goodbye("ann", "send queue exceeded"), ["! You are disconnected: send queue exceeded."]),
@@ -108,8 +111,34 @@ def test_words(event: events.Event, lines: list[str]) -> None:
     assert show(event) == lines
 
 
+PROTOCOL: dict[type[events.Event], tuple[events.Event, bytes]] = {
+    events.Negotiated: (
+        events.Negotiated("wont 6, do 0, ayt"),
+        b"\xff\xfc\x06\xff\xfd\0* Yes, mpchat is here.\r\n",
+    ),
+    events.Mistaken: (
+        events.Mistaken("irc"),
+        b"ERROR :This is mpchat, a chat of plain lines, and no IRC server. "
+        b"Connect with nc, telnet or mpchat-client.\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("event", "data"), PROTOCOL.values())
+@pytest.mark.parametrize("style", [Style(), Style(timestamps=True, telnet=True)])
+def test_what_programs_are_told_is_the_same_in_every_style(event: events.Event, data: bytes, style: Style) -> None:
+    assert encode_event(event, NOON, style) == data
+
+
+def test_lines_for_telnet_end_in_cr_lf() -> None:
+    message = events.Message("a", "ann", ("one", "two"))
+    assert encode_event(message, NOON, Style(telnet=True)) == b"ann: one\r\nann: two\r\n"
+    history = events.History("a", (Line(NOON, "ann", False, "hi"),), asked=True)
+    assert encode_event(history, NOON, Style(telnet=True)) == b"* The last 1 line of #a:\r\nann: hi\r\n"
+
+
 def test_each_event_has_words() -> None:
-    assert {type(event) for event, _ in SAMPLES} == {*typing.get_args(events.Event)}
+    assert {type(event) for event, _ in SAMPLES} == {*typing.get_args(events.Event)} - {*PROTOCOL}
 
 
 @pytest.mark.parametrize("problem", Problem)

@@ -31,15 +31,16 @@ _EMBEDDINGS = re.compile("[\u202a-\u202e]")
 _ISOLATES = re.compile("[\u2066-\u2069]")
 _POP_ISOLATE = "\u2069"
 
-# An introducer is ESC and a character, or one character of C1 (ECMA-48, 5.3). Each alternative starts with another one,
-# and what it repeats cannot start what follows: so the engine never backtracks far, whatever a peer sends.
+# An introducer is ESC and a character, or one character of C1 (ECMA-48, 5.3). An alternative that can fail does not look
+# beyond the next introducer of its kind. So the time grows with the length only, whatever a peer sends.
 _STRING = r"[^\x07\x18\x1a\x1b\x9c]*"
+_CLOSED_STRING = r"[^\x07\x18\x1a\x1b\x98\x9c\x9e\x9f]*"
 _STRING_END = r"(?:\x1b\\|[\x07\x18\x1a\x9c]|(?=\x1b)|\Z)"
 _SEQUENCES = re.compile(
     r"(?:\x1b\[|\x9b)(?:\[[A-E]|[0-?]*[ -/]*[@-~]?)"  # CSI; the function keys of the Linux console have a second [
     r"|(?:\x1bO|\x8f)[0-9;]*[@-~]?"  # SS3: keys
     rf"|(?:\x1b[P\]]|[\x90\x9d]){_STRING}{_STRING_END}"  # DCS, OSC
-    rf"|(?:\x1b[X^_k]|[\x98\x9e\x9f]){_STRING}(?:\x1b\\|[\x07\x9c])"  # SOS, PM, APC, a title of screen(1)
+    rf"|(?:\x1b[X^_k]|[\x98\x9e\x9f]){_CLOSED_STRING}(?:\x1b\\|[\x07\x9c])"  # SOS, PM, APC, a title of screen(1)
     r"|\x1b[#%()*+\-./][0-~]"  # character sets
     r"|\x1b[78=>]",  # cursor and keypad
     re.DOTALL,

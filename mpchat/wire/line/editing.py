@@ -23,6 +23,7 @@ _EDITS = re.compile(f"([{KEYS}])")
 
 _JOINER = "\u200d"
 _REGIONAL = range(0x1F1E6, 0x1F1FF + 1)
+_MOST_FLAGS = 16  # that are looked at, so that many of them take no time that grows with their square
 _MODIFIERS = range(0x1F3FB, 0x1F3FF + 1)
 _TAGS = range(0xE0020, 0xE007F + 1)
 _VOWELS_OR_FINALS = range(0x1160, 0x11FF + 1)  # of Hangul; what stands in front of them belongs to them
@@ -76,7 +77,7 @@ def _continues(line: list[str], code: int) -> bool:
         return True
     if code in _REGIONAL:
         flags = 0
-        while flags < len(line) and ord(line[-1 - flags]) in _REGIONAL:
+        while flags < min(len(line), _MOST_FLAGS) and ord(line[-1 - flags]) in _REGIONAL:
             flags += 1
         return flags % 2 == 1
     if code in _FINALS:

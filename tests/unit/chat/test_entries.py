@@ -12,6 +12,7 @@ from mpchat.chat.entries import (
     Asked,
     Ended,
     Entry,
+    Noted,
     Opened,
     Said,
     Skipped,
@@ -20,7 +21,7 @@ from mpchat.chat.entries import (
     encode_entries,
     make_input,
 )
-from mpchat.chat.requests import Join, Say
+from mpchat.chat.requests import Join, Negotiate, Say
 
 SIDS = st.binary(min_size=16, max_size=16)
 ENDS = st.integers(0, 2**63)
@@ -32,6 +33,7 @@ ENTRIES: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Said, SIDS, ENDS, st.lists(TEXTS).map(tuple), EPOCHS, TEXTS),
     st.builds(Asked, SIDS, ENDS, REQUESTS, EPOCHS, TEXTS),
     st.builds(Skipped, SIDS, ENDS, EPOCHS, TEXTS),
+    st.builds(Noted, SIDS, ENDS, st.builds(Negotiate, TEXTS, TEXTS), EPOCHS),
     st.builds(Ended, SIDS, TEXTS, EPOCHS),
     st.builds(Stopped, TEXTS),
 )

@@ -7,19 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from party import NOON, Watcher, picture
-from strategies import ANY_TEXT, REQUESTS, TEXTS
+from strategies import ANY_TEXT, REQUESTS, TEXTS, build_request
 
-from mpchat.chat.entries import Asked, Ended, Entry, Opened, Said, Skipped, Stopped
+from mpchat.chat.entries import Asked, Ended, Entry, Noted, Opened, Said, Skipped, Stopped
 from mpchat.chat.events import (
     Changed,
     Gone,
     Message,
+    Negotiated,
     Told,
     ToSession,
     Welcome,
 )
 from mpchat.chat.problems import Problem
-from mpchat.chat.requests import Misread, Quit, Rename
+from mpchat.chat.requests import Misread, Negotiate, Quit, Rename
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
 from mpchat.chat.state.state import LOBBY, Limits, Session
@@ -42,17 +43,22 @@ POSITIONS = st.integers(1, 50)
 
 SAYINGS = st.builds(Said, st.sampled_from(SIDS), POSITIONS, st.lists(TEXTS, min_size=1, max_size=4).map(tuple))
 ASKINGS = st.builds(Asked, st.sampled_from(SIDS), POSITIONS, REQUESTS)
+NOTES = st.builds(Noted, st.sampled_from(SIDS), POSITIONS, build_request(Negotiate))
 OPENINGS = st.builds(Opened, st.sampled_from(SIDS), ANY_TEXT)
 ENDINGS = st.builds(Ended, st.sampled_from(SIDS), TEXTS)
 ENTRIES: st.SearchStrategy[Entry] = st.one_of(
-    SAYINGS, ASKINGS, ASKINGS, ASKINGS, OPENINGS, ENDINGS, st.builds(Stopped, TEXTS)
+    SAYINGS, ASKINGS, ASKINGS, ASKINGS, NOTES, OPENINGS, ENDINGS, st.builds(Stopped, TEXTS)
 )
 
 
 def number_ends(entries: Iterable[Entry]) -> list[Entry]:
     """The same entries, each input behind those before it, as a stream gives them."""
     return [
-        entry._replace(end=100 + number) if isinstance(entry, Said | Asked) else entry
+        entry._replace(end=100 + number)
+        if isinstance(entry, Said | Asked)
+        else entry._replace(at=100 + number)
+        if isinstance(entry, Noted)
+        else entry
         for number, entry in enumerate(entries)
     ]
 
@@ -262,3 +268,21 @@ def test_a_snapshot_knows_epochs_and_modes() -> None:
     session = replica.session(HOST)
     assert session is not None
     assert (session.epoch, session.position, session.mode) == (2, 10, "line")
+
+
+def test_a_note_is_answered_once_and_uses_up_no_input() -> None:
+    replica = Replica()
+    replica.apply(Opened(HOST, "", 1), NOON)
+    told = Told(ToSession(HOST), Negotiated("wont 6"))
+    note = Noted(HOST, 20, Negotiate("wont 6", "telnet"), 1)
+    assert replica.apply(note, NOON) == [Changed(HOST), told]
+    assert replica.apply(note, NOON) == replica.apply(note._replace(at=10), NOON) == []
+    assert replica.apply(note._replace(at=30, epoch=0), NOON) == []
+    # Nothing to look at anew: what is agreed on is the same.
+    assert replica.apply(note._replace(at=30), NOON) == [told]
+    assert replica.apply(Noted(HOST, 40, Negotiate("", "telnet"), 1), NOON) == []
+    session = Replica.load(replica.dump()).session(HOST)
+    assert session is not None
+    assert (session.position, session.mode, session.noted, session.manner) == (0, "", 40, "telnet")
+    # The line that the notes stood in is shorter than the last of them is far.
+    assert replica.apply(Said(HOST, 25, ("host",), 1), NOON) != []

@@ -31,8 +31,8 @@ _EMBEDDINGS = re.compile("[\u202a-\u202e]")
 _ISOLATES = re.compile("[\u2066-\u2069]")
 _POP_ISOLATE = "\u2069"
 
-# An introducer is ESC and a character, or one character of C1 (ECMA-48, 5.3). An alternative that can fail does not look
-# beyond the next introducer of its kind. So the time grows with the length only, whatever a peer sends.
+# An introducer is ESC and a character, or one character of C1 (ECMA-48, 5.3). An alternative that can fail does not
+# look beyond the next introducer of its kind. So the time grows with the length only, whatever a peer sends.
 _STRING = r"[^\x07\x18\x1a\x1b\x9c]*"
 _CLOSED_STRING = r"[^\x07\x18\x1a\x1b\x98\x9c\x9e\x9f]*"
 _STRING_END = r"(?:\x1b\\|[\x07\x18\x1a\x9c]|(?=\x1b)|\Z)"
@@ -71,7 +71,7 @@ def clean_lines(block: bytes) -> list[str]:
 
 def clean_message(data: bytes) -> str:
     """Return the clean text of one message. A line feed inside it is removed like any control character."""
-    return clean_characters(decode_text(data)).replace("\n", "")
+    return clean_characters(decode_text(data).replace("\n", ""))
 
 
 def decode_text(data: bytes) -> str:
@@ -84,9 +84,10 @@ def decode_text(data: bytes) -> str:
 
 def clean_characters(text: str, keep: str = "") -> str:
     """Return the clean text of one line, in which the control characters of `keep` stay."""
-    text = strip_sequences(text.lstrip(_BOM)).replace("\u2028", " ").replace("\u2029", " ")
+    text = strip_sequences(text).replace("\u2028", " ").replace("\u2029", " ")
     text = _CONTROLS.sub(lambda found: "".join([each for each in found[0] if each in keep]) if keep else "", text)
-    return _balance(_EMBEDDINGS.sub("", text))
+    # At last, when nothing is in front of it that does not stay.
+    return _balance(_EMBEDDINGS.sub("", text).lstrip(_BOM))
 
 
 def strip_sequences(text: str) -> str:

@@ -40,6 +40,7 @@ SOUP = st.lists(st.one_of(FRAGMENTS, st.binary(max_size=6)), max_size=20).map(b"
         ("\u2066a\u2067b\u2069\u2068c".encode(), "\u2066a\u2067b\u2069\u2068c\u2069\u2069"),
         ("\u2069a".encode(), "a"),
         ("\ufeffa\ufeffb".encode(), "a\ufeffb"),
+        ("\0\n\x1b[m\u202e\ufeffa".encode(), "a"),
     ],
 )
 def test_message(data: bytes, text: str) -> None:

@@ -27,6 +27,7 @@ from mpchat.errors import ForkError, MpchatError, is_refusal
 from mpchat.lifeline import MAINS_SIGNALS, die_with_main, tie_to_main
 from mpchat.logs import log_descriptors
 from mpchat.output import STANDARD
+from mpchat.title import set_title
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +84,11 @@ class Child:
         return self.reap()
 
 
-def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
+def start_child(run: Callable[[], int], keep: Iterable[int] = (), title: str = "") -> Child:
     """Fork a process that calls `run` and ends with the exit code that `run` returns, or with 1 if it raises.
 
-    The child keeps the standard descriptors, that of the log, and those in `keep`. Raises ForkError.
+    The child keeps the standard descriptors, that of the log, and those in `keep`. `title`: see `title.set_title`.
+    Raises ForkError.
     """
     pipes: list[int] = []
     try:
@@ -98,7 +100,7 @@ def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
         try:
             pid = os.fork()
             if pid == 0:
-                _be_child(run, {*STANDARD, *log_descriptors(), *keep, running, lifeline}, lifeline)
+                _be_child(run, {*STANDARD, *log_descriptors(), *keep, running, lifeline}, lifeline, title)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except (OSError, MemoryError) as error:
@@ -110,7 +112,7 @@ def start_child(run: Callable[[], int], keep: Iterable[int] = ()) -> Child:
     return Child(pid, sentinel, alive)
 
 
-def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn:
+def _be_child(run: Callable[[], int], keep: set[int], lifeline: int, title: str) -> NoReturn:
     """Be the child, to its end. Main's frames are below this one on the stack, and it never returns to them."""
     code = 1
     try:
@@ -121,6 +123,8 @@ def _be_child(run: Callable[[], int], keep: set[int], lifeline: int) -> NoReturn
         gc.freeze()
         _close_all_but(keep)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, MAINS_SIGNALS)
+        if title:
+            set_title(title)
         die_with_main(lifeline)
         tie_to_main(lifeline)
         # Even if `run` returns something other than a number, this process must end here.

@@ -21,6 +21,7 @@ from mpchat.errors import BootError, ConfigError, ListenError, MpchatError, Serv
 from mpchat.logs import check_log_file, log_descriptors
 from mpchat.output import Outlet, open_standard_descriptors, settle_standard_streams, unblock_standard_output
 from mpchat.processors import count_processors
+from mpchat.title import set_title
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ def _serve(config: Config, arguments: Sequence[str], given: argparse.Namespace) 
         from mpchat.server.main.upgrade.handover import read_handover
         from mpchat.server.main.upgrade.program import current_program, locate
 
+    set_title("main")
     inherited = read_handover(given.inherit) if "inherit" in given else None
     program = current_program(os.environ)
     if "config" in given and not Path(given.config).is_absolute():
@@ -158,6 +160,7 @@ def _try(config: Config, wanted: str) -> None:
         from mpchat.server.main.upgrade.handover import FORMAT
         from mpchat.server.main.upgrade.trial import TRIAL_PASSED
 
+    set_title("trial")
     check_log_file(config.log_file)
     if wanted != FORMAT:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")

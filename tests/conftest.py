@@ -43,7 +43,8 @@ from hypothesis import HealthCheck, settings
 # The children of a killed main are gone within two seconds; more, because the machine may be busy.
 SETTLE_S = 5.0
 POLL_S = 0.01
-RUN_MARK = "MPCHAT_TEST_RUN"
+# Not MPCHAT_...: those are options of the server, and it reports the ones it does not know.
+RUN_MARK = "TEST_RUN_OF_MPCHAT"
 DESCRIPTORS = Path("/dev/fd")  # on Linux a link to /proc/self/fd; macOS has nothing else
 SHARED_MEMORY = Path("/dev/shm")
 # SharedMemory, SemLock and the arenas of multiprocessing.heap, and what mpchat names itself.

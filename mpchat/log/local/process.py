@@ -128,7 +128,7 @@ class Sequencer:
         own = self._journal.descriptor if self._journal is not None else None
         with ours, theirs:
             try:
-                self._child = start_child(run, [theirs.fileno(), *([] if own is None else [own])])
+                self._child = start_child(run, [theirs.fileno(), *([] if own is None else [own])], "sequencer")
             except BaseException:
                 self._remove_folder()
                 raise

@@ -94,7 +94,7 @@ class WorkerProcess:
                 raise
             try:
                 run = partial(run_worker, config, self.slot, theirs, address, ledger)
-                self._child = start_child(run, [theirs.fileno(), *ledger.descriptors])
+                self._child = start_child(run, [theirs.fileno(), *ledger.descriptors], self.name)
             except ForkError:
                 self._channel.close()
                 raise

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from mpchat.errors import ForkError, MpchatError, is_refusal
+from mpchat.errors import ForkError, MpchatError, in_words, is_refusal
 from mpchat.lifeline import MAINS_SIGNALS, die_with_main, tie_to_main
 from mpchat.logs import log_descriptors
 from mpchat.output import STANDARD
@@ -106,7 +106,7 @@ def start_child(run: Callable[[], int], keep: Iterable[int] = (), title: str = "
     except (OSError, MemoryError) as error:
         for descriptor in pipes:
             os.close(descriptor)
-        raise ForkError(f"no process can be started: {error}") from error
+        raise ForkError(f"no process can be started: {in_words(error)}") from error
     os.close(running)
     os.close(lifeline)
     return Child(pid, sentinel, alive)
@@ -131,7 +131,7 @@ def _be_child(run: Callable[[], int], keep: set[int], lifeline: int, title: str)
         code = int(run())
     except BaseException as error:  # nothing may be raised into main's frames
         if isinstance(error, MpchatError) or is_refusal(error):
-            log.error("process ends reason=%s", error)
+            log.error("process ends reason=%s", in_words(error))
         else:
             log.exception("process ends after an internal error")
     finally:

@@ -2,6 +2,7 @@
 
     MpchatError
     ├── ConfigError      the operator's: the configuration is invalid
+    │   └── UsageError   the operator's: it is the command line that is invalid
     ├── ListenError      the system's: the server cannot listen on the address
     ├── BootError        mpchat's or the system's: the server does not start
     ├── ServeError       mpchat's or the system's: the server started and cannot go on
@@ -36,6 +37,10 @@ class ConfigError(MpchatError):
     """The configuration is invalid. Exit code 78 (sysexits.h, EX_CONFIG)."""
 
 
+class UsageError(ConfigError):
+    """A value on the command line is invalid. Exit code 2."""
+
+
 class ListenError(MpchatError):
     """The server cannot listen on the address. Exit code 4."""
 
@@ -57,6 +62,16 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in REFUSALS)
 
 
+def in_words(error: BaseException) -> str:
+    """Return what went wrong without the number of the error: ``Permission denied``, ``x.toml: No such file or
+    directory``. Every message to a person takes the words for an OSError from here."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if isinstance(error.filename, str) else error.strerror
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return str(error) or type(error).__name__
+
+
 @contextmanager
 def blame_system(kind: Callable[[str], MpchatError], what: str) -> Iterator[None]:
     """Translate a refusal of the system in this block to an error of this kind, which says ``cannot WHAT: REASON``."""
@@ -64,5 +79,5 @@ def blame_system(kind: Callable[[str], MpchatError], what: str) -> Iterator[None
         yield
     except (OSError, MemoryError) as error:
         if is_refusal(error):
-            raise kind(f"cannot {what}: {str(error) or 'out of memory'}") from error
+            raise kind(f"cannot {what}: {in_words(error)}") from error
         raise

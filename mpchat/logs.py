@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mpchat.errors import ConfigError
+from mpchat.errors import ConfigError, in_words
 from mpchat.output import Outlet
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class _Handler(logging.Handler):
                 self.file.reopen()
             except OSError as error:
                 message = "log file cannot be reopened: the destination stays reason=%s"
-                self.lost += not self._write(_make_record(logging.ERROR, message, error))
+                self.lost += not self._write(_make_record(logging.ERROR, message, in_words(error)))
                 return False
             self._outlet = self._make_outlet()
             return True

@@ -18,7 +18,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
 from mpchat.chat.entries import SessionId
-from mpchat.errors import MpchatError
+from mpchat.errors import MpchatError, in_words
 from mpchat.log.port import LogAddress
 
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class Channel:
                 if descriptors:
                     reduction.sendfds(self._socket, list(descriptors))
         except OSError as error:
-            raise ChannelClosed(f"the control channel is closed: {error!r}") from error
+            raise ChannelClosed(f"the control channel is closed: {in_words(error)}") from error
 
     def receive(self) -> tuple[Any, list[int]]:
         """Return the next message and its descriptors, which then belong to the caller. To be called when readable.
@@ -226,7 +226,7 @@ class Channel:
             message = self._pipe.recv()
             descriptors = self._receive_descriptors(len(message.clients)) if isinstance(message, HandOff) else []
         except (EOFError, OSError) as error:
-            raise ChannelClosed(f"the control channel is closed: {error!r}") from error
+            raise ChannelClosed(f"the control channel is closed: {in_words(error)}") from error
         return message, descriptors
 
     def readable(self) -> bool:

@@ -47,6 +47,36 @@ def functions_are_short(path: Path, source: str) -> list[str]:
     ]
 
 
+def errors_of_the_system_are_in_words(path: Path, source: str) -> list[str]:
+    """An OSError in a message shows its number, ``[Errno 98]``: `errors.in_words` says it without."""
+    return [
+        f"line {node.lineno} shows an error of the system as it is"
+        for handler in ast.walk(ast.parse(source))
+        if isinstance(handler, ast.ExceptHandler) and handler.name and handler.type and _may_be_systems(handler.type)
+        for node in ast.walk(handler)
+        if isinstance(node, ast.FormattedValue | ast.Call) and _shows(node, handler.name)
+    ]
+
+
+def _may_be_systems(caught: ast.expr) -> bool:
+    # LOST is a tuple of several kinds.
+    names = {node.id for node in ast.walk(caught) if isinstance(node, ast.Name)}
+    return any(name in ("OSError", "LOST") or name.endswith("ConnectionError") for name in names)
+
+
+def _shows(node: ast.FormattedValue | ast.Call, name: str) -> bool:
+    if isinstance(node, ast.FormattedValue):
+        return _is_named(node.value, name)
+    shows = _is_named(node.func, "str", "repr") or (
+        isinstance(node.func, ast.Attribute) and _is_named(node.func.value, "log")
+    )
+    return shows and any(_is_named(each, name) for each in node.args)
+
+
+def _is_named(node: ast.expr, *names: str) -> bool:
+    return isinstance(node, ast.Name) and node.id in names
+
+
 # Each rule, and modules that break it once.
 BREACHES: list[tuple[Rule, str, str]] = [
     (third_parties_are_few, "mpchat/log/redis.py", "import redis.asyncio"),
@@ -55,11 +85,22 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (modules_are_nouns, "mpchat/helpers/thing.py", ""),
     (functions_are_short, "mpchat/chat/state/state.py", "def f():\n" + "    x = 1\n" * 60),
     (functions_are_short, "mpchat/chat/state/state.py", "class C:\n async def f():\n" + "  x = 1\n" * 60),
+    *(
+        (errors_of_the_system_are_in_words, "mpchat/child.py", f"try:\n f()\nexcept {kinds} as e:\n {shown}")
+        for kinds in ("OSError", "(ValueError, OSError)", "(*LOST, KeyError)")
+        for shown in ("raise X(f'no: {e}') from e", "g(f'{e!r}')", "log.error('no: %s', e)", "g(str(e))", "g(repr(e))")
+    ),
 ]
 # What the rules allow.
 CUSTOMS: list[tuple[Rule, str, str]] = [
     (third_parties_are_few, "mpchat/server/kernel.py", "import psutil, asyncio, mpchat.log\nfrom . import control"),
     (functions_are_short, "mpchat/chat/state/state.py", "def f():\n" + "    x = 1\n" * 59),
+    (
+        errors_of_the_system_are_in_words,
+        "mpchat/child.py",
+        "try:\n f()\nexcept OSError as e:\n log.error('%s', in_words(e))\n raise X(f'{e.errno}')",
+    ),
+    (errors_of_the_system_are_in_words, "mpchat/child.py", "try:\n f()\nexcept ForkError as e:\n g(f'{e}')"),
 ]
 RULES = list(dict.fromkeys(rule for rule, _, _ in BREACHES))
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
+from mpchat.errors import in_words
 from mpchat.log.port import LogError, LogLost, Record
 
 _RECEIVED = 64 << 10  # bytes; nearly every answer is smaller
@@ -132,7 +133,7 @@ class ManagerLink:
             self._lose(error)
             return
         if not size:
-            self._lose(EOFError())
+            self._lose(EOFError("it has ended"))
 
     def _wait(self) -> None:
         """Wait for more of the answer, or for room for more of the call."""
@@ -167,4 +168,4 @@ class ManagerLink:
 
     def _check(self) -> None:
         if self._lost is not None:
-            raise LogLost(f"the sequencer is gone: {self._lost!r}") from self._lost
+            raise LogLost(f"the sequencer is gone: {in_words(self._lost)}") from self._lost

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpchat.child import Child, start_child
-from mpchat.errors import ForkError
+from mpchat.errors import ForkError, in_words
 from mpchat.log.local.desk import Desk
 from mpchat.log.local.journal import Journal
 from mpchat.log.local.link import ManagerLink
@@ -123,7 +123,7 @@ class Sequencer:
             ours, theirs = socket.socketpair()
             listens_at = self._choose_address()
         except OSError as error:
-            raise ForkError(f"no process can be started: {error}") from error
+            raise ForkError(f"no process can be started: {in_words(error)}") from error
         run = partial(_run_log_server, listens_at, self._journal, bounds, theirs)
         own = self._journal.descriptor if self._journal is not None else None
         with ours, theirs:
@@ -156,7 +156,7 @@ class Sequencer:
                 link.send((None, "create", ("another log",), bounds))
                 kind, result = link.recv()
         except LOST as error:
-            raise LogLost(f"the sequencer does not answer: {error!r}") from error
+            raise LogLost(f"the sequencer does not answer: {in_words(error)}") from error
         if kind != "#RETURN":
             raise LogError(f"the sequencer failed: {result}")
         return LogProxy(ManagerAddress(self.address.socket, result[0]))

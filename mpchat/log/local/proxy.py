@@ -15,6 +15,7 @@ from contextlib import suppress
 from multiprocessing import AuthenticationError, connection, current_process
 from typing import Any, NamedTuple
 
+from mpchat.errors import in_words
 from mpchat.log.local.link import ManagerLink
 from mpchat.log.port import CONNECT_SECONDS, PIECE, LogError, LogLost, LogTrimmed, Record, Snapshot, SnapshotPlace
 
@@ -137,13 +138,13 @@ def connect_manager(listens_at: str, key: bytes, patience: float) -> "connection
             client.connect(listens_at)
             raw: connection.Connection[Any, Any] = connection.Connection(client.detach())
     except OSError as error:
-        raise LogLost(f"the sequencer does not answer: {error!r}") from error
+        raise LogLost(f"the sequencer does not answer: {in_words(error)}") from error
     try:
         connection.answer_challenge(raw, key)
         connection.deliver_challenge(raw, key)
     except (*LOST, AuthenticationError) as error:
         raw.close()
-        raise LogLost(f"the sequencer does not answer: {error!r}") from error
+        raise LogLost(f"the sequencer does not answer: {in_words(error)}") from error
     return raw
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from mpchat.errors import in_words
 from mpchat_tools.bench.check import Findings, Keys, Receivers, measure_latencies
 from mpchat_tools.bench.dialects import Dialect
 from mpchat_tools.bench.workload import Kind, Workload
@@ -208,7 +209,7 @@ class Load:
         try:
             client.sock.send(client.steps[0][0])
         except OSError as error:
-            raise LoadError(f"client {client.number + 1} cannot connect: {error}") from error
+            raise LoadError(f"client {client.number + 1} cannot connect: {in_words(error)}") from error
         self._selector.modify(client.sock, selectors.EVENT_READ, client)
 
     def _greet(self, client: Client) -> None:
@@ -218,7 +219,7 @@ class Load:
         except BlockingIOError:
             return
         except OSError as error:
-            raise LoadError(f"client {client.number + 1} lost its connection: {error}") from error
+            raise LoadError(f"client {client.number + 1} lost its connection: {in_words(error)}") from error
         if not received:
             raise LoadError(f"client {client.number + 1} was disconnected: {bytes(client.greeting[-300:])!r}")
         if client.steps:

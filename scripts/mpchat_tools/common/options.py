@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from mpchat.errors import in_words
 from mpchat_tools.common.errors import ToolError
 
 OWN_COMMAND = f"{shlex.quote(sys.executable)} -m mpchat"
@@ -68,7 +69,7 @@ def conclude(name: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except (ToolError, OSError, psutil.Error) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {in_words(error)}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         return 130

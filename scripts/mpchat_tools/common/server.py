@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from mpchat.errors import in_words
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.faults import Faults, Kind
 from mpchat_tools.common.limits import deferred_interrupts
@@ -58,7 +59,7 @@ class Server:
             )
         except OSError as error:
             self._log.close()
-            raise ToolError(f"{command[0]} cannot be started: {error}") from error
+            raise ToolError(f"{command[0]} cannot be started: {in_words(error)}") from error
         self.pid = self._popen.pid
         self._log_read = 0  # bytes
         self.ended = False

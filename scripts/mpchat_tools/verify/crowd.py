@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from mpchat.errors import in_words
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.verify.check import Stream
 
@@ -43,7 +44,7 @@ class Client(Generic[AStream]):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             self.socket.close()
-            raise ToolError(f"{stream.name.decode()} could not connect: {error}") from error
+            raise ToolError(f"{stream.name.decode()} could not connect: {in_words(error)}") from error
 
     def push(self, dice: random.Random | None) -> None:
         """Send what waits, or with `dice` a part of random size. The rest is tried again, unless the connection is

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from mpchat.errors import in_words
 from mpchat_tools.common.crew import Crew, crew, receive
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.faults import Faults, Kind
@@ -290,7 +291,7 @@ def stress_other(plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
-        raise ToolError(f"{host}:{port}: {error}") from error
+        raise ToolError(f"{host}:{port}: {in_words(error)}") from error
     meter = Meter(options.pid or find_server(host, port))
     outcome = conduct(dataclasses.replace(plan, host=host, port=port))
     return make_report(plan, outcome, outcome.faults, *meter.read_usages())

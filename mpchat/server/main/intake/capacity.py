@@ -10,6 +10,7 @@ import resource
 from dataclasses import replace
 
 from mpchat.config import Config
+from mpchat.errors import in_words
 from mpchat.server.ledger import Shape, ring_size
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def raise_descriptor_limit() -> int | None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
         except (OSError, ValueError) as error:
-            log.warning("limit on open files not raised limit=%d reason=%s", soft, error)
+            log.warning("limit on open files not raised limit=%d reason=%s", soft, in_words(error))
     return None if soft == resource.RLIM_INFINITY else soft
 
 

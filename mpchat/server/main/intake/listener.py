@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import NamedTuple
 
-from mpchat.errors import ListenError
+from mpchat.errors import ListenError, in_words
 
 BACKLOG = 4096
 """Connections that may wait to be accepted. The kernel lowers it to net.core.somaxconn, whose default is this."""
@@ -111,7 +111,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
-        raise ListenError(f"cannot listen on {_join(host, port)}: {error}") from error
+        raise ListenError(f"cannot listen on {_join(host, port)}: {in_words(error)}") from error
 
 
 def _join(host: str, port: int) -> str:

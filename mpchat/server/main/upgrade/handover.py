@@ -14,7 +14,7 @@ from typing import Any
 from mpchat.chat.entries import VERSION as ENTRIES_VERSION
 from mpchat.chat.entries import SessionId
 from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
-from mpchat.errors import ServeError
+from mpchat.errors import ServeError, in_words
 from mpchat.log.port import Snapshot
 from mpchat.server.ledger import Shape
 from mpchat.server.main import signals
@@ -71,7 +71,7 @@ def execute(handover: Handover, program: Program) -> None:
         words = [*program.command, "--inherit", str(descriptor)]
         os.execve(words[0], words, program.environment)
     except OSError as error:
-        log.error("new program cannot be executed reason=%s", error)
+        log.error("new program cannot be executed reason=%s", in_words(error))
         for number in passed:
             os.set_inheritable(number, False)
         os.close(descriptor)
@@ -86,7 +86,7 @@ def read_handover(descriptor: int) -> Handover:
             raise ServeError(f"the previous program left a handover of format {packed['format']}, not of {FORMAT}")
         handover = _unpack(packed)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ServeError(f"the handover of the previous program cannot be read: {error!r}") from error
+        raise ServeError(f"the handover of the previous program cannot be read: {in_words(error)}") from error
     for number in handover.descriptors:
         os.set_inheritable(number, False)
     os.close(descriptor)

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable
 
 from mpchat import __version__
+from mpchat.errors import in_words
 from mpchat.log.port import LogError, Snapshot
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.upgrade.program import Program
@@ -91,7 +92,7 @@ class Upgrade:
             self._trial = Trial(self._loop, self._program, self._end_trial)
             self._stage = _Stage.TRYING
         except OSError as error:
-            log.error("no upgrade reason=%s", error)
+            log.error("no upgrade reason=%s", in_words(error))
 
     def begin(self, by: float) -> None:
         """Have all workers pause. No worker and no client may be on the way. If it takes until `by`, give up."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mpchat.chat.entries import SessionId
 from mpchat.child import start_child
 from mpchat.config import Config
-from mpchat.errors import ForkError
+from mpchat.errors import ForkError, in_words
 from mpchat.log.port import LogAddress
 from mpchat.server.control import (
     HANDOFF_MOST,
@@ -81,7 +81,7 @@ class WorkerProcess:
         try:
             self._start(config, address, ledger)
         except OSError as error:
-            raise ForkError(f"no process can be started: {error}") from error
+            raise ForkError(f"no process can be started: {in_words(error)}") from error
 
     def _start(self, config: Config, address: LogAddress, ledger: Ledger) -> None:
         ours, theirs = Pipe(duplex=True)

@@ -1,4 +1,4 @@
-"""The configuration: one frozen value, made from the command line and the file, and checked when it is made.
+"""The configuration: one frozen value, made from all sources (`options`), and checked when it is made.
 
 It is handed to each process that needs it. Never reads arguments, files or the environment: `cli` does.
 """
@@ -19,7 +19,7 @@ class Config:
     `segment_timeout`. Without `log_file`, the log goes to standard error.
     """
 
-    host: str = "127.0.0.1"
+    host: tuple[str, ...] = ("127.0.0.1",)
     port: int = 4000
     workers: int = 2
     max_clients: int = 5000
@@ -36,9 +36,10 @@ class Config:
     drain_timeout: float = 10.0
     log_level: str = "info"
     log_file: str = ""
+    log_addresses: bool = True
 
     def __post_init__(self) -> None:
-        for name, least, most in _RANGES:
+        for name, (least, most) in RANGES.items():
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be from {least} to {most}")
         if self.log_level not in LOG_LEVELS:
@@ -60,20 +61,20 @@ FIXED = ("host", "port", "history", "sendq", "max_line", "log_file")
 """The options that cannot change while the server runs: the address, the limits that all replicas must agree on, the
 sizes of shared memory, and the path of the log, which each process reopens by itself."""
 
-# The lowest and highest value of each number. The highest ones bound what is allocated in advance, and catch typing
-# errors.
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("port", 0, 65535),
-    ("workers", 1, WORKERS_MOST),
-    ("max_clients", 1, 1_000_000),
-    ("max_per_address", 0, 1_000_000),
-    ("rate", 0, 1_000_000),
-    ("burst", 1, 1_000_000),
-    ("history", 0, 10_000),
-    ("segment_timeout", 0, 10),
-    ("sign_on_timeout", 0.1, 3600),
-    ("sendq", 4096, 1 << 30),
-    ("max_line", 64, 1 << 16),
-    ("beat_timeout", 0.5, 3600),
-    ("drain_timeout", 0.1, 600),
-)
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "workers": (1, WORKERS_MOST),
+    "max_clients": (1, 1_000_000),
+    "max_per_address": (0, 1_000_000),
+    "rate": (0, 1_000_000),
+    "burst": (1, 1_000_000),
+    "history": (0, 10_000),
+    "segment_timeout": (0, 10),
+    "sign_on_timeout": (0.1, 3600),
+    "sendq": (4096, 1 << 30),
+    "max_line": (64, 1 << 16),
+    "beat_timeout": (0.5, 3600),
+    "drain_timeout": (0.1, 600),
+}
+"""The lowest and highest value of each number. The highest ones bound what is allocated in advance, and catch typing
+errors."""

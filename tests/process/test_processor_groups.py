@@ -63,5 +63,5 @@ def test_a_real_group(fifth: Path) -> None:
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one worker anyway")
 def test_a_server_with_a_fifth_of_a_processor_has_one_worker(fifth: Path) -> None:
     with running_server("--beat-timeout", "60", command=(*inside(fifth), *SERVER)) as server:
-        assert server.ready_line.endswith(", 1 workers")
+        assert server.ready_line.endswith(", 1 worker")
         server.chat("alice")

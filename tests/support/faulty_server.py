@@ -202,7 +202,7 @@ async def run(server: Server, port: int) -> None:
     listener = await asyncio.start_server(server.serve, "127.0.0.1", port, backlog=1024)
     flushing = asyncio.create_task(server.flush_often())
     host, port = listener.sockets[0].getsockname()[:2]
-    print(f"mpchat ready on {host}:{port}, 1 workers", flush=True)  # noqa: T201
+    print(f"mpchat ready on {host}:{port}, 1 worker", flush=True)  # noqa: T201
     await stop.wait()
     listener.close()
     for task in [*server.tasks, flushing]:

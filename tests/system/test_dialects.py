@@ -129,7 +129,7 @@ def test_a_refused_client_is_told_why_in_its_dialect() -> None:
     with running("--workers", "1", "--max-clients", "1") as server:
         server.chat("alice")
         assert server.connect_as(FramedChatter).expect_end() == ["SERVER_FULL 1"]
-        assert server.connect().expect_end() == ["! The server is full: 1 clients. Try again later."]
+        assert server.connect().expect_end() == ["! The server is full: 1 client. Try again later."]
 
 
 @survivable

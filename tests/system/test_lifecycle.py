@@ -59,7 +59,7 @@ def test_ready_means_that_every_worker_is() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs cores that can be chosen")
 def test_workers_auto_is_one_for_each_core_that_may_be_used() -> None:
     with running_server("--workers", "auto", command=(sys.executable, "-c", ON_ONE_CORE, *SERVER)) as server:
-        assert server.ready_line.endswith(", 1 workers")
+        assert server.ready_line.endswith(", 1 worker")
 
 
 def test_it_listens_on_ipv6() -> None:
@@ -68,7 +68,7 @@ def test_it_listens_on_ipv6() -> None:
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error}")
     with running_server("--host", "::1", "--workers", "1") as server:
-        assert server.ready_line == f"mpchat ready on [::1]:{server.port}, 1 workers"
+        assert server.ready_line == f"mpchat ready on [::1]:{server.port}, 1 worker"
         server.chat("alice")
 
 
@@ -91,27 +91,12 @@ def test_questions_are_answered_without_a_server(argument: str) -> None:
 # --- exit codes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--workers", "many"], ["--port"], ["more"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--workers", "x"], ["--port", "65536"], ["--port"], ["more"]])
 def test_wrong_usage(arguments: list[str]) -> None:
     done = run_mpchat(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "usage: mpchat-server" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "trouble"),
-    [
-        (["--workers", "0"], "workers"),
-        (["--port", "65536"], "port"),
-        (["--sendq", "4096", "--max-line", "4096"], "sendq"),
-        (["--exempt", "nowhere"], "exempt"),
-    ],
-)
-def test_values_that_cannot_be(arguments: list[str], trouble: str) -> None:
-    done = run_mpchat(*arguments)
-    assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.startswith("mpchat-server: ")
-    assert trouble in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +122,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mpchat.toml"
     path.write_text("workers = 3\nmax_line = 64\n")
     with running_server("--config", str(path), "--workers", "1") as server:
-        assert server.ready_line.endswith(", 1 workers")
+        assert server.ready_line.endswith(", 1 worker")
         alice = server.chat("alice")
         alice.say("x" * 65)
         alice.expect("! That line is too long: 64 bytes at most. It was not sent.")
@@ -148,12 +133,13 @@ def test_a_port_in_use() -> None:
         port = other.getsockname()[1]
         done = run_mpchat("--port", str(port))
     assert (done.returncode, done.stdout) == (4, "")
-    assert done.stderr.startswith(f"mpchat-server: cannot listen on 127.0.0.1:{port}: ")
+    assert done.stderr == f"mpchat-server: cannot listen: the address 127.0.0.1:{port} is in use\n"
 
 
 def test_an_address_that_is_not_ours() -> None:
     done = run_mpchat("--host", "192.0.2.1", "--port", "0")  # of TEST-NET-1 (RFC 5737)
     assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == "mpchat-server: cannot listen: this machine does not have the address 192.0.2.1:0\n"
 
 
 def test_workers_that_do_not_come_up() -> None:

@@ -4,8 +4,9 @@ Owns what outlives a supervisor: the listeners, the ledger and the journal. Prom
 If the next program cannot be executed, a new supervisor in this one takes over, as the next program would.
 """
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mpchat.config import Config
@@ -16,11 +17,13 @@ from mpchat.logs import start_logging
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
 from mpchat.server.main.intake.capacity import fit, plan_shape
-from mpchat.server.main.intake.listener import Listener
+from mpchat.server.main.intake.listener import Listener, open_listeners
 from mpchat.server.main.reload import keep
 from mpchat.server.main.supervisor import Launch, Supervisor
 from mpchat.server.main.upgrade.handover import Handover, execute
 from mpchat.wire.registry import LINE
+
+log = logging.getLogger(__name__)
 
 
 def run_server(config: Config, launch: Launch, inherited: Handover | None = None) -> None:
@@ -30,15 +33,18 @@ def run_server(config: Config, launch: Launch, inherited: Handover | None = None
     """
     # A server that has clients does not end because its log file cannot be opened.
     start_logging("main", config.log_level, config.log_file, insist=inherited is None)
+    for note in launch.notes:
+        log.warning("%s", note)
     signals.reset_inherited()
     if inherited is None:
-        listeners = [Listener(config.host, config.port, LINE)]
+        listeners = open_listeners(config.host, config.port, LINE)
+        _warn_of_strangers(listeners)
         with blame_system(BootError, "get the memory for clients"):
             ledger = Ledger(plan_shape(config))
     else:
         listeners = [Listener.inherit(*listener) for listener in inherited.listeners]
         ledger = Ledger(inherited.shape, inherited.ledger)
-        config = keep(config, inherited.address)
+        config = keep(config, {**inherited.address, "host": tuple(inherited.address["host"])})
     config = fit(config, ledger.shape)
     try:
         while True:
@@ -69,3 +75,13 @@ def _serve(
         return supervisor.run()
     finally:
         journal.close()
+
+
+def _warn_of_strangers(listeners: Iterable[Listener]) -> None:
+    """Log each address that other machines can reach."""
+    for listener in listeners:
+        if not listener.is_loopback:
+            log.warning(
+                "other machines can connect: there is no encryption and there are no accounts yet address=%s",
+                listener.address,
+            )

@@ -67,6 +67,8 @@ class Launch:
     """Reads the configuration again, at HUP. Raises ConfigError."""
     program: Program | None = None
     """The program that takes over at USR2. Without one, USR2 does nothing."""
+    notes: Sequence[str] = ()
+    """What the log is to warn of at the start."""
     trial: bool = False
     """Whether to end as soon as every worker is ready."""
 
@@ -221,8 +223,10 @@ class Supervisor:
         self._supervision.keep_trying()
         self._sequencing.keep_trying()
         self._placement.change(Mode.OPEN)
-        addresses = ", ".join(listener.address for listener in self._listeners)
-        line = f"mpchat ready on {addresses}, {len(self._workforce.workers)} workers"
+        first, *others = [listener.address for listener in self._listeners]
+        line = f"mpchat ready on {first}, {_count(len(self._workforce.workers), 'worker')}"
+        for address in others:
+            log.info("also listening address=%s", address)
         if self._inherited is not None:
             _log_replaced(self._inherited)
             log.info("%s", line)
@@ -352,7 +356,7 @@ class Supervisor:
             clients=self._placement.surrender(),
             workers=self._supervision.wanted,
             workers_configured=self._config.workers,
-            address={"host": self._config.host, "port": self._config.port},
+            address={"host": list(self._config.host), "port": self._config.port},
             version=__version__,
             tried=self._upgrade.tried,
         )
@@ -398,6 +402,11 @@ def _log_replaced(handover: Handover) -> None:
     log.info("the program is replaced old=%s new=%s", handover.version, __version__)
     if handover.tried != __version__:
         log.error("the new program is not the one that passed the trial new=%s tried=%s", __version__, handover.tried)
+
+
+def _count(number: int, noun: str) -> str:
+    """Return the number with the noun, which takes an s in the plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _make_policy(config: Config) -> Policy:

@@ -161,7 +161,9 @@ def _failed(event: events.Failed) -> list[str]:
         words = "There is no command /{more}. /help lists the commands."
     if event.more == ROOM_NAME:
         words = words.replace("A name ", "The name of a room ", 1)
-    return ["! " + words.format(about=event.about[:_SHOWN], more=event.more[:_SHOWN])]
+    # `s` is the ending of a plural.
+    s = "" if event.about == "1" else "s"
+    return ["! " + words.format(about=event.about[:_SHOWN], more=event.more[:_SHOWN], s=s)]
 
 
 def _explained(event: events.Explained) -> list[str]:
@@ -233,7 +235,7 @@ _PROBLEMS = {
     Problem.NO_SUCH_ROOM: "There is no room #{about}.",
     Problem.NOT_IN_ROOM: "You are not in #{about}.",
     Problem.ONLY_LOBBY: "You are only in the lobby; /quit leaves the chat.",
-    Problem.ROOMS_OF_SESSION: "You can be in {about} rooms at most.",
+    Problem.ROOMS_OF_SESSION: "You can be in {about} room{s} at most.",
     Problem.ROOMS_OF_SERVER: "There are {about} rooms already, and no more can be made.",
     Problem.IGNORES: "You can ignore {about} people at most.",
     Problem.IGNORE_SELF: "You cannot ignore yourself.",
@@ -247,7 +249,7 @@ _PROBLEMS = {
     Problem.UNKNOWN_COMMAND: "There is no command /{more}. Did you mean /{about}?",
     Problem.TEXT_LONG: "That is too long: {about} characters at most.",
     Problem.LINE_LONG: "That line is too long: {about} bytes at most. It was not sent.",
-    Problem.SERVER_FULL: "The server is full: {about} clients. Try again later.",
+    Problem.SERVER_FULL: "The server is full: {about} client{s}. Try again later.",
     Problem.ADDRESS_FULL: "Too many connections from your address: {about} at most.",
     Problem.SERVER_STOPPING: "The server is stopping.",
 }

@@ -337,7 +337,11 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
+    """`name` and `reason` are for the log of the server, not for a client: they contain no text of one."""
+
     sid: SessionId
+    name: str = ""
+    reason: str = ""
 
 
 Effect = Told | Changed | Gone

@@ -32,6 +32,9 @@ client, this number keeps the message within MESSAGE_MOST."""
 SIDS_MOST = 256
 """Session ids in one message."""
 
+PRESENCE_MOST = 32
+"""Sessions with their names in one message. A name has 128 bytes at most."""
+
 
 NO_LOG = 75
 """Exit code of a worker that did not come up because the sequencer was gone, which is no failure of the worker
@@ -159,6 +162,15 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """What the access log is to know of the worker's clients: those that are `named` so now, which main may know
+    already, and those that have `left`, with their last names and the reasons."""
+
+    named: tuple[tuple[SessionId, str], ...]
+    left: tuple[tuple[SessionId, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Quiesced:
     """The answer to Quiesce."""
 
@@ -176,7 +188,7 @@ class Unlinked:
 
 
 ToWorker = HandOff | EndSessions | Release | Retire | Pause | Conclude | Reconnect | Quiesce | Stop
-ToMain = Ready | Beat | Received | Closed | Released | Quiesced | Paused | Unlinked
+ToMain = Ready | Beat | Received | Closed | Released | Presence | Quiesced | Paused | Unlinked
 
 
 class Channel:

@@ -60,7 +60,8 @@ class Replica:
                 return []
             case Stopped():
                 state.stopped = True
-                return [Told(ToEverybody(), Stopping(entry.reason)), *map(Gone, state.sessions)]
+                ends = [Gone(sid, session.name, "server stopping") for sid, session in state.sessions.items()]
+                return [Told(ToEverybody(), Stopping(entry.reason)), *ends]
 
     def capture(self) -> Capture:
         """What a snapshot of now is made of, in steps."""

@@ -90,7 +90,7 @@ def end_session(state: State, sid: SessionId, reason: str, farewell: str | None 
     rooms = tuple(room for room in small if room in state.rooms)
     effects: list[Effect] = [
         Told(ToSession(sid), Goodbye(session.name, reason if farewell is None else farewell)),
-        Gone(sid),
+        Gone(sid, session.name, "quit" if farewell == "" else reason or "connection closed"),
     ]
     if session.name and rooms:
         effects.append(Told(ToPeers(rooms, session.key, noise=True), Quit(session.name, reason)))

@@ -17,7 +17,8 @@ class Held(NamedTuple):
     """A client's connection: main's duplicate of its descriptor, the peer's address, the connection's page of the
     ledger, and the id of the dialect that the client speaks.
 
-    `epoch` counts the workers that have had the connection before.
+    `epoch` counts the workers that have had the connection before. `name` and `since` are for the next program only:
+    under which name the client is in the access log, and since when (seconds of CLOCK_MONOTONIC).
     """
 
     descriptor: int
@@ -25,6 +26,8 @@ class Held(NamedTuple):
     page: int
     dialect: str
     epoch: int = 0
+    name: str = ""
+    since: int = 0
 
     def next(self) -> "Held":
         """The same connection, for the next worker."""

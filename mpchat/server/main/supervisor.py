@@ -307,6 +307,7 @@ class Supervisor:
         self._config = self._workforce.config = config
         set_log_level(config.log_level)
         self._acceptor.change(config)
+        self._workforce.access.change(config.log_addresses)
         self._supervision.change(_make_policy(config))
         self._sequencing.change(config.beat_timeout)
 
@@ -353,7 +354,7 @@ class Supervisor:
             shape=self._ledger.shape,
             ledger=self._ledger.descriptors,
             snapshot=snapshot,
-            clients=self._placement.surrender(),
+            clients=self._workforce.access.note(self._placement.surrender()),
             workers=self._supervision.wanted,
             workers_configured=self._config.workers,
             address={"host": list(self._config.host), "port": self._config.port},
@@ -367,16 +368,17 @@ class Supervisor:
         if self._config.workers == handover.workers_configured:
             self._supervision.want(handover.workers)
         self._acceptor.restore(handover.clients.values())
+        self._workforce.access.restore(handover.clients)
         self._placement.inherit(handover.clients)
 
     # --- the end
 
     def _quiesce(self) -> None:
         """Stop accepting, and have everything published that clients have sent."""
+        self._acceptor.stop()
         log.info("stopping")
         self._phase = _Phase.QUIESCING
         self._stop_by = time.monotonic() + self._config.drain_timeout
-        self._acceptor.stop()
         self._placement.change(Mode.CLOSING)
         self._workforce.quiesce()
 
@@ -390,6 +392,8 @@ class Supervisor:
         """End all processes, however the server came to its end."""
         self._upgrade.close()
         self._workforce.clean_up()
+        if self._handover is None:
+            self._workforce.access.end("server stopped")
         self._sequencing.stop()
         self._loop.close()
 

@@ -15,6 +15,7 @@ from mpchat.config import Config
 from mpchat.server.worker.deadlines import Deadlines
 from mpchat.server.worker.inbound.client import Client
 from mpchat.server.worker.inbound.publisher import Publisher
+from mpchat.server.worker.mainlink import MainLink
 from mpchat.server.worker.outbound.fanout import Fanout
 from mpchat.server.worker.sweep import Sweep
 from mpchat.wire.dialect import Dialect
@@ -32,6 +33,7 @@ class Roster:
         replica: Replica,
         fanout: Fanout[Any],
         sweep: Sweep,
+        main: MainLink,
         on_closed: Callable[[SessionId], None],
     ) -> None:
         self.loop = loop
@@ -41,6 +43,7 @@ class Roster:
         self._replica = replica
         self._fanout = fanout
         self._sweep = sweep
+        self._main = main
         self._on_closed = on_closed
         self.coming = 0
         """How many clients are being adopted: this worker will have them."""
@@ -120,6 +123,12 @@ class Roster:
     def closed(self, client: Client) -> None:
         self.remove(client)
         self._on_closed(client.sid)
+
+    def named(self, sid: SessionId, name: str) -> None:
+        self._main.report_named(sid, name)
+
+    def left(self, sid: SessionId, name: str, reason: str) -> None:
+        self._main.report_left(sid, name, reason)
 
     # --- inside
 

@@ -92,7 +92,9 @@ class Worker:
         self._main = MainLink(loop, channel, self._see_idle, self._fail)
         self._sweep = Sweep(loop, self._reader, ledger, slot)
         self._pace = Pace(self._fanout, self._sweep.note_sent)
-        self._roster = Roster(loop, config, self._publisher, self._replica, self._fanout, self._sweep, self._see_closed)
+        self._roster = Roster(
+            loop, config, self._publisher, self._replica, self._fanout, self._sweep, self._main, self._see_closed
+        )
         self._outage = Outage(loop, self._tell_of_outage)
         self._departure = Departure(self._replica, self._reader, self._snapshots, self._roster, self._main, self._end)
         self._takeover = Takeover(

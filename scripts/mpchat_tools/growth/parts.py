@@ -44,6 +44,12 @@ class Nobody:
     def send(self, block: bytes) -> None:
         pass
 
+    def named(self, name: str) -> None:
+        pass
+
+    def left(self, name: str, reason: str) -> None:
+        pass
+
     def finish(self) -> None:
         pass
 

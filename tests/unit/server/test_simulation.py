@@ -48,6 +48,12 @@ class Output:
     def send(self, block: bytes) -> None:
         self.sent += block
 
+    def named(self, name: str) -> None:
+        pass
+
+    def left(self, name: str, reason: str) -> None:
+        pass
+
     def finish(self) -> None:
         """Nothing more comes."""
 

@@ -16,6 +16,7 @@ from mpchat.chat.entries import SessionId
 from mpchat.chat.problems import Refusal
 from mpchat.config import Config
 from mpchat.server.ledger import FreePages, Ledger
+from mpchat.server.main.accesslog import WITHHELD
 from mpchat.server.main.connection import Held, refuse
 from mpchat.server.main.intake.admission import Admission
 from mpchat.server.main.intake.listener import Arrival, Listener, Shortage
@@ -50,6 +51,7 @@ class Acceptor:
         self._free_pages = FreePages(ledger.shape.pages)
         self._admission = Admission(config.max_clients, config.max_per_address, config.exempt)
         self._rejections = Rejections()
+        self._with_addresses = config.log_addresses
         self._taker: Taker | None = None
         self._not_before: float | None = None
 
@@ -60,6 +62,7 @@ class Acceptor:
 
     def change(self, config: Config) -> None:
         """Change the limits. Clients that are admitted stay."""
+        self._with_addresses = config.log_addresses
         self._admission.change(config.max_clients, config.max_per_address, config.exempt)
 
     def watch(self, taker: Taker | None, now: float) -> None:
@@ -122,7 +125,8 @@ class Acceptor:
             self._admission.admit(arrival.address)
         except Refusal as refusal:
             if self._rejections.add(arrival.address, time.monotonic()):
-                log.warning("client rejected address=%s reason=%s", arrival.address, refusal.problem.name.lower())
+                address, reason = self._show(arrival.address), refusal.problem.name.lower()
+                log.warning("client rejected address=%s reason=%s", address, reason)
             refuse(arrival.socket, self._dialects[arrival.dialect], refusal)
             return
         # 128 random bits: unique without asking any other process, and never used again.
@@ -131,4 +135,8 @@ class Acceptor:
 
     def _report_rejections(self, now: float) -> None:
         for address, count in self._rejections.take(now):
-            log.warning("more clients rejected address=%s count=%d seconds=%g", address, count, INTERVAL)
+            shown = self._show(address)
+            log.warning("more clients rejected address=%s count=%d seconds=%g", shown, count, INTERVAL)
+
+    def _show(self, address: str) -> str:
+        return address if self._with_addresses else WITHHELD

@@ -24,7 +24,7 @@ from mpchat.sharedmemory import make_memory
 
 log = logging.getLogger(__name__)
 
-FORMAT = f"3.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
+FORMAT = f"4.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
 """The formats of the handover, the entries and the snapshots. A version with the same FORMAT can take over."""
 
 

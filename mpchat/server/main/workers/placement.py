@@ -53,7 +53,7 @@ class Placement:
         workers: Mapping[int, WorkerProcess],
         ledger: Ledger,
         dialects: Mapping[str, Dialect],
-        forget: Callable[[Held], None],
+        forget: Callable[[SessionId, Held], None],
     ) -> None:
         self._workers = workers
         self._dialects = dialects
@@ -90,7 +90,7 @@ class Placement:
         serving = self._serving()
         returning = held.epoch > 0
         if self._mode is Mode.CLOSED or (self._mode is Mode.CLOSING and not (returning and serving)):
-            self._forget(held)
+            self._forget(sid, held)
             held.turn_away(self._dialects[held.dialect], Refusal(Problem.SERVER_STOPPING))
         elif serving and self._mode is not Mode.HOLDING:
             worker = min(serving, key=_load)
@@ -138,8 +138,8 @@ class Placement:
         """Note that a worker no longer has these clients."""
         match message:
             case Closed(sids):
-                for held in worker.closed(sids):
-                    self._forget(held)
+                for sid, held in worker.closed(sids):
+                    self._forget(sid, held)
                     held.release()
             case Released(sids, last):
                 if last:
@@ -222,7 +222,7 @@ class Placement:
     def _disconnect_clients(self, worker: WorkerProcess) -> None:
         """Disconnect the clients of a worker that has ended, and have their sessions ended in the log."""
         for sid, held in worker.clients.items():
-            self._forget(held)
+            self._forget(sid, held)
             held.disconnect()
             self._lost[sid] = held.epoch + 1
 

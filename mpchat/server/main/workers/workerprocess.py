@@ -28,6 +28,7 @@ from mpchat.server.control import (
     EndSessions,
     Handed,
     HandOff,
+    Presence,
     Release,
     Released,
     Retire,
@@ -172,14 +173,14 @@ class WorkerProcess:
         """Take these clients from the worker, which has given them back."""
         return {sid: self.clients.pop(sid) for sid in sids}
 
-    def closed(self, sids: Iterable[SessionId]) -> list[Held]:
+    def closed(self, sids: Iterable[SessionId]) -> list[tuple[SessionId, Held]]:
         """Note that these sessions are over. Return the connections of those that the worker served itself."""
         held = []
         for sid in sids:
             if sid in self.ending_sessions:
                 del self.ending_sessions[sid]
             else:
-                held.append(self.clients.pop(sid))
+                held.append((sid, self.clients.pop(sid)))
         return held
 
     def take_waiting(self) -> dict[SessionId, Held]:
@@ -217,7 +218,7 @@ class WorkerProcess:
         """End the process, whatever it is doing. The sentinel says when it has ended."""
         self._child.kill()
 
-    def reap(self) -> tuple[int | None, list[Closed | Released]]:
+    def reap(self) -> tuple[int | None, list[Closed | Released | Presence]]:
         """Reap the process, which has ended, and close the channel.
 
         Return its exit code (negative: the signal that killed it; None: unknown), and what it still said about clients.
@@ -234,12 +235,12 @@ class WorkerProcess:
         self._child.end()
         self._channel.close()
 
-    def _drain(self) -> Iterable[Closed | Released]:
+    def _drain(self) -> Iterable[Closed | Released | Presence]:
         """Read what the worker sent before it ended, and give what of it is about clients."""
         try:
             while self._channel.readable():
                 message, _ = self._channel.receive()
-                if isinstance(message, Closed | Released):
+                if isinstance(message, Closed | Released | Presence):
                     yield message
         except ChannelClosed:
             pass  # that was all

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from mpchat.chat.entries import SessionId
 from mpchat.config import Config
 from mpchat.errors import ForkError
 from mpchat.log.port import LogAddress
@@ -19,6 +20,7 @@ from mpchat.server.control import (
     Closed,
     Pause,
     Paused,
+    Presence,
     Quiesce,
     Quiesced,
     Ready,
@@ -30,6 +32,7 @@ from mpchat.server.control import (
     Unlinked,
 )
 from mpchat.server.ledger import Ledger
+from mpchat.server.main.accesslog import AccessLog
 from mpchat.server.main.connection import Held
 from mpchat.server.main.waitloop import WaitLoop
 from mpchat.server.main.workers.placement import Mode, Placement
@@ -54,7 +57,9 @@ class Workforce:
         self.config = config
         """The configuration of the workers that are started from now on."""
         self.workers: dict[int, WorkerProcess] = {}
-        self.placement = Placement(self.workers, ledger, make_dialects(config), forget)
+        self.placement = Placement(self.workers, ledger, make_dialects(config), self._forget)
+        self.access = AccessLog(config.log_addresses)
+        self._free = forget
         self.worker_lost = False
         """Whether a worker has ended without being told to, or in failure, since the last `pause`."""
         self._loop = loop
@@ -160,6 +165,10 @@ class Workforce:
         self.placement.disconnect_all()
         self.workers.clear()
 
+    def _forget(self, sid: SessionId, held: Held) -> None:
+        self.access.forget(sid)
+        self._free(held)
+
     # --- what happens to them
 
     def _heard(self, worker: WorkerProcess, message: ToMain) -> None:
@@ -171,6 +180,8 @@ class Workforce:
                 worker.received()
             case Closed() | Released():
                 self.placement.hear(worker, message)
+            case Presence():
+                self.access.hear(message, worker.clients)
             case Ready():
                 worker.ready = worker.serving = True
                 self._supervision.ready(worker.slot, time.monotonic())
@@ -192,7 +203,13 @@ class Workforce:
         self.worker_lost |= failed
         self._supervision.ended(worker.slot, time.monotonic(), killed=code in (-signal.SIGKILL, NO_LOG))
         fate = "moved" if self.placement.can_carry_on else "disconnected"
-        clients = self.placement.take_over(worker, messages, code)
+        moves: list[Closed | Released] = []
+        for message in messages:
+            if isinstance(message, Presence):
+                self.access.hear(message, worker.clients)
+            else:
+                moves.append(message)
+        clients = self.placement.take_over(worker, moves, code)
         if not failed:
             log.info("%s retired", worker.name)
         elif code or self.placement.mode is not Mode.CLOSED:

@@ -56,6 +56,12 @@ class Host(Protocol):
     def closed(self, client: "Client") -> None:
         """Take note that the client's connection is closed."""
 
+    def named(self, sid: SessionId, name: str) -> None:
+        """Take note that the session has this name."""
+
+    def left(self, sid: SessionId, name: str, reason: str) -> None:
+        """Take note that the session is over, and why."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -73,8 +79,8 @@ class Client:
     """A `connection.Receiver` and a `fanout.Sink`. Call `open` or `carry_on` first."""
 
     __slots__ = (
-        "_bulky", "_connection", "_end_reason", "_framing", "_handed", "_host", "_input_end", "_next_mark", "_output",
-        "_page", "_published", "_quiesced", "_received", "_throttle", "_timers", "dialect", "sid",
+        "_bulky", "_connection", "_end_reason", "_framing", "_handed", "_host", "_input_end", "_name", "_next_mark",
+        "_output", "_page", "_published", "_quiesced", "_received", "_throttle", "_timers", "dialect", "sid",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
@@ -89,6 +95,7 @@ class Client:
         self._connection = Connection(host.loop, sock, self, config.sendq)
         self._received = self._published = start.input
         self._output = start.output  # of the whole session, with what waits to be sent
+        self._name = ""
         self._next_mark: Mark | None = None
         self._quiesced = False
         self._bulky = False  # whether it sends much at a time
@@ -148,15 +155,25 @@ class Client:
             self._fail()
 
     def overflowed(self) -> None:
-        log.warning("send queue exceeded session=%s", self.sid.hex())
+        log.warning("send queue exceeded name=%s session=%s", self._name or "-", self.sid.hex())
         self.end_session("send queue exceeded")
 
     def closed(self) -> None:
         self._cancel_timers()
         self.end_session("connection lost")
+        # The end of the session comes too late for a client that is removed. If it has come, this is known already.
+        self._host.left(self.sid, self._name, self._end_reason or "connection closed")
         self._host.closed(self)
 
     # --- what the fan-out calls (fanout.Sink)
+
+    def named(self, name: str) -> None:
+        if name != self._name:
+            self._name = name
+            self._host.named(self.sid, name)
+
+    def left(self, name: str, reason: str) -> None:
+        self._host.left(self.sid, name, reason)
 
     def send(self, block: bytes) -> None:
         self._output += len(block)
@@ -310,7 +327,7 @@ class Client:
             self._fail()
 
     def _fail(self) -> None:
-        log.exception("session ended after an internal error session=%s", self.sid.hex())
+        log.exception("session ended after an internal error name=%s session=%s", self._name or "-", self.sid.hex())
         self.end_session("internal error")
 
     def _set_timer(self, callback: Callable[[], None], when: float) -> None:

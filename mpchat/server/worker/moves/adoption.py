@@ -52,6 +52,8 @@ class _Tape:
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
         self.size = 0
+        self.parting: tuple[str, str] | None = None
+        """The name and the reason of a session that has ended."""
 
     @property
     def content(self) -> bytes:
@@ -60,6 +62,13 @@ class _Tape:
     def send(self, block: bytes) -> None:
         self._blocks.append(block)
         self.size += len(block)
+
+    def named(self, name: str) -> None:
+        """The client that carries on is named by the live fan-out."""
+
+    def left(self, name: str, reason: str) -> None:
+        """The live fan-out never had this session."""
+        self.parting = (name, reason)
 
     def finish(self) -> None:
         """Do nothing. The worker's own replica says that the session is over, too."""

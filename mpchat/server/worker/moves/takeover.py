@@ -181,6 +181,8 @@ class Takeover:
         if not adoptee.progress.writable:
             client.mute(adoptee.progress.reset)
         if session is None:
+            if adoptee.tape.parting is not None:
+                client.left(*adoptee.tape.parting)
             client.finish()
         self._departure.settle_in(client)
         self._sweep.mark(client)

@@ -32,6 +32,12 @@ class Sink(Protocol):
     def send(self, block: bytes) -> None:
         """Send these bytes behind all that was sent before."""
 
+    def named(self, name: str) -> None:
+        """The session has this name; perhaps it had it before."""
+
+    def left(self, name: str, reason: str) -> None:
+        """The session is over. Its last output and `finish` follow."""
+
     def finish(self) -> None:
         """Nothing more will be sent: when all is written, end the connection."""
 
@@ -290,6 +296,8 @@ class Fanout(Generic[S]):
             channel.members[subscriber] = len(channel.items)
         if len(session.rooms) == 1 and not session.ignores:
             subscriber.simple = look
+        if session.name:
+            subscriber.sink.named(session.name)
 
     def _look(self, dialect: Dialect, session: Session | None, room: str | None) -> _Look:
         view = dialect.view(session, room)
@@ -310,6 +318,7 @@ class Fanout(Generic[S]):
 
     def _leave(self, subscriber: _Subscriber[S], gone: Gone) -> None:
         self._unsubscribe(subscriber)
+        subscriber.sink.left(gone.name, gone.reason)
         self._leaving[gone.sid] = self._subscribers.pop(gone.sid)
 
     def _settle(self, subscriber: _Subscriber[S], channels: Iterable[_Channel[S]]) -> None:

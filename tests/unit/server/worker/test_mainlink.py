@@ -9,7 +9,19 @@ from multiprocessing import Pipe
 import pytest
 from onloop import on_loop, turn
 
-from mpchat.server.control import SIDS_MOST, Beat, Channel, ChannelClosed, Closed, Released, Retire, ToMain, ToWorker
+from mpchat.server.control import (
+    PRESENCE_MOST,
+    SIDS_MOST,
+    Beat,
+    Channel,
+    ChannelClosed,
+    Closed,
+    Presence,
+    Released,
+    Retire,
+    ToMain,
+    ToWorker,
+)
 from mpchat.server.worker.mainlink import MainLink
 
 SIDS = [number.to_bytes(16, "big") for number in range(SIDS_MOST + 1)]
@@ -135,3 +147,50 @@ def test_when_main_is_gone_the_worker_is_told(office: Office) -> None:
     assert [type(error) for error in office.errors] == [ChannelClosed]
     office.main, _ = map(Channel, Pipe())
     _.close()
+
+
+@on_loop
+async def _check_presence(office: Office) -> None:
+    office.link.report_named(SIDS[0], "ann")
+    office.link.report_left(SIDS[1], "bob", "quit")
+    office.link.report_named(SIDS[1], "bob")
+    assert office.link.busy
+    assert office.told() == []
+    await turn()
+    assert office.told() == [
+        Presence(((SIDS[0], "ann"), (SIDS[1], "bob")), ()),
+        Presence((), ((SIDS[1], "bob", "quit"),)),
+    ]
+    assert not office.link.busy
+    assert office.idle == 1
+
+
+def test_names_of_one_turn_are_reported_together_and_before_ends(office: Office) -> None:
+    _check_presence(office)
+
+
+@on_loop
+async def _check_presence_first(office: Office) -> None:
+    office.link.report_left(SIDS[0], "ann", "quit")
+    office.link.report_released([SIDS[0]], last=True)
+    assert office.told() == [Presence((), ((SIDS[0], "ann", "quit"),)), Released((SIDS[0],), last=True)]
+
+
+def test_main_hears_a_name_before_anything_else_of_its_session(office: Office) -> None:
+    _check_presence_first(office)
+
+
+@on_loop
+async def _check_long_names(office: Office) -> None:
+    name = "\U0001f9d1" * 32  # the most bytes that 32 characters can have
+    for sid in SIDS[: 3 * PRESENCE_MOST]:
+        office.link.report_named(sid, name)
+        office.link.report_left(sid, name, "send queue exceeded")
+    await turn()
+    messages = [message for message in office.told() if isinstance(message, Presence)]
+    assert sum(len(message.named) for message in messages) == sum(len(message.left) for message in messages)
+    assert {len(message.named) + len(message.left) for message in messages} == {PRESENCE_MOST}
+
+
+def test_messages_hold_the_longest_names(office: Office) -> None:
+    _check_long_names(office)

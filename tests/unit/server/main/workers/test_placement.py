@@ -51,11 +51,15 @@ class Stories(RuleBasedStateMachine):
         self.ledger = Ledger(Shape(PAGES, SLOTS, 1 << 12))
         self.workers: dict[int, WorkerProcess] = {}
         self.forgotten: list[int] = []
-        self.placement = Placement(self.workers, self.ledger, DIALECTS, lambda held: self.forgotten.append(held.page))
+        self.placement = Placement(self.workers, self.ledger, DIALECTS, self._forget)
         self.placement.change(Mode.OPEN)
         self.sids: dict[SessionId, int] = {}  # of all clients that came, with their pages
         self.lost: set[SessionId] = set()  # their workers died in a way that nothing could carry on with
         self.over: set[SessionId] = set()
+
+    def _forget(self, sid: SessionId, held: Held) -> None:
+        assert self.sids[sid] == held.page
+        self.forgotten.append(held.page)
 
     def teardown(self) -> None:
         if hasattr(self, "ours"):
@@ -213,7 +217,7 @@ def test_the_fullest_worker_gives_clients_to_the_emptiest() -> None:
     with socket.socket() as any_socket:
         ledger = Ledger(Shape(PAGES, SLOTS, 1 << 12))
         workers: dict[int, WorkerProcess] = {0: Voiceless(0, ledger)}
-        placement = Placement(workers, ledger, DIALECTS, lambda held: None)
+        placement = Placement(workers, ledger, DIALECTS, lambda sid, held: None)
         placement.change(Mode.OPEN)
         for page in range(40):
             placement.place(page.to_bytes(16, "big"), Held(os.dup(any_socket.fileno()), "192.0.2.1", page, "line"))
@@ -246,7 +250,7 @@ def test_a_stopping_server_turns_new_clients_away_and_gives_old_ones_a_worker() 
         ledger = Ledger(Shape(2, SLOTS, 1 << 12))
         workers: dict[int, WorkerProcess] = {0: Voiceless(0, ledger)}
         forgotten: list[int] = []
-        placement = Placement(workers, ledger, DIALECTS, lambda held: forgotten.append(held.page))
+        placement = Placement(workers, ledger, DIALECTS, lambda sid, held: forgotten.append(held.page))
         placement.inherit({b"o" * 16: Held(os.dup(ours.fileno()), "192.0.2.1", 0, "line")})
         placement.change(Mode.CLOSING)
         assert list(workers[0].clients) == [b"o" * 16]

@@ -61,6 +61,12 @@ class Output:
     def send(self, block: bytes) -> None:
         self.sent += block
 
+    def named(self, name: str) -> None:
+        pass
+
+    def left(self, name: str, reason: str) -> None:
+        pass
+
     def finish(self) -> None:
         pass
 

@@ -30,6 +30,16 @@ class Tape:
 
     blocks: list[bytes] = field(default_factory=list)
     finished: bool = False
+    names: list[str] = field(default_factory=list)
+    parting: tuple[str, str] | None = None
+
+    def named(self, name: str) -> None:
+        self.names.append(name)
+
+    def left(self, name: str, reason: str) -> None:
+        assert self.parting is None
+        assert not self.finished
+        self.parting = (name, reason)
 
     def send(self, block: bytes) -> None:
         assert block, "a send of nothing still costs a call"
@@ -500,3 +510,18 @@ class NaiveFanout(RuleBasedStateMachine):
 
 
 TestNaiveFanout = pytest.mark.timeout(120)(NaiveFanout.TestCase)
+
+
+def test_a_sink_is_told_the_names_and_the_end_of_its_session() -> None:
+    office = Office()
+    alice, bob = office.enter("alice", "bob")
+    assert set(alice.names) == {"alice"}
+    office.commands("alice", "nick", "eve")
+    assert alice.names[-1] == "eve"
+    again = Tape()
+    office.fanout.detach(b"bob")
+    office.fanout.attach(b"bob", again, DIALECT)  # another worker's, from here on
+    assert again.names == ["bob"]
+    office.commands("alice", "quit", "a secret reason")
+    office.apply(Ended(b"bob", ""))
+    assert (alice.parting, again.parting, bob.parting) == (("eve", "quit"), ("bob", "connection closed"), None)

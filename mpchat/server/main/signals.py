@@ -31,6 +31,11 @@ class Signals:
         loop.watch(self._reader, lambda events: self._read())
         unblock()
 
+    @property
+    def hup_was_ignored(self) -> bool:
+        """Whether this process was started with HUP ignored, as nohup(1) does it."""
+        return self._before[signal.SIGHUP] is signal.SIG_IGN
+
     def restore(self, ending: bool) -> None:
         """Stop catching them. If this process is `ending`, ignore them: a second Ctrl-C changes nothing."""
         # CPython complains about a pending signal whose handler has been removed (Modules/signalmodule.c, "ignored due

@@ -37,6 +37,7 @@ from mpchat.server.main.orphans import is_first_process, reap_orphans
 from mpchat.server.main.reload import reread
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.status import Part, describe_processes
+from mpchat.server.main.terminal import Terminal
 from mpchat.server.main.upgrade.handover import Handover
 from mpchat.server.main.upgrade.program import Program
 from mpchat.server.main.upgrade.upgrade import Upgrade
@@ -128,6 +129,7 @@ class Supervisor:
 
     def _run(self) -> Handover | None:
         caught = signals.Signals(self._loop, self._react, {signal.SIGCHLD} if self._is_first else ())
+        self._terminal = Terminal(self._loop, stays=caught.hup_was_ignored)
         try:
             if self._inherited is not None:
                 self._inherit(self._inherited)
@@ -141,6 +143,7 @@ class Supervisor:
                 # Also after the last event: only this finds out that the server is over.
                 self._reconcile()
         finally:
+            self._terminal.close()
             self._clean_up()
             caught.restore(ending=self._handover is None)
         return self._handover
@@ -254,6 +257,8 @@ class Supervisor:
                 pass  # the loop has woken up, and reaps orphans each time it does
             case signal.SIGUSR1:
                 self._log_status()
+            case signal.SIGHUP if self._terminal.is_closing():
+                self._outlive_terminal()
             case signal.SIGHUP:
                 self._renew()
             case signal.SIGTTIN:
@@ -270,6 +275,17 @@ class Supervisor:
             case _:
                 log.info("ending at once signal=%s", number.name)
                 self._at_once = True
+
+    def _outlive_terminal(self) -> None:
+        """Answer a HUP that says that the terminal is closed: stop in good order, unless the server was to stay."""
+        if self._terminal.stays:
+            log.info("terminal closed: the server goes on, since it was started with HUP ignored")
+        elif self._replacing:
+            log.info("terminal closed: stopping after the upgrade")
+            self._stop_wanted = True
+        elif self._phase in (_Phase.STARTING, _Phase.SERVING):
+            log.info("terminal closed")
+            self._quiesce()
 
     @property
     def _replacing(self) -> bool:

@@ -541,7 +541,7 @@ def test_without_matplotlib_there_is_a_word_about_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert benchmark.main(["--plot", "x.png"]) == 3
-    assert "pip install 'mpchat[plot]'" in capsys.readouterr().err
+    assert "pip install '.[plot]' in this clone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,12 @@ def test_ci_runs_each_python_that_is_promised(pyproject: dict[str, Any]) -> None
     assert supported[1].split() == promised
 
 
-def test_readme_names_each_option_of_the_server() -> None:
+def test_reference_names_each_option_of_the_server() -> None:
     from mpchat.cli import build_parser
 
     options = list_options(build_parser())
     assert {"--host", "--port", "--workers"} <= options
-    assert missing_options(read("README.md"), options) == []
+    assert missing_options(read("docs/reference/server.md"), options) == []
 
 
 def test_missing_option_is_found() -> None:

@@ -1,4 +1,4 @@
-"""A picture of latency against load, for those who have matplotlib (the extra `mpchat[plot]`).
+"""A picture of latency against load, for those who have matplotlib (the extra `plot`).
 
 Owns nothing but the picture: one line per server for p50 and one for p99, both axes logarithmic.
 """
@@ -32,7 +32,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ToolError("--plot needs matplotlib: pip install 'mpchat[plot]'") from None
+        raise ToolError("--plot needs matplotlib: pip install '.[plot]' in this clone") from None
 
 
 def plot(runs: Sequence[Run], workloads: Sequence[Workload], path: Path) -> None:

@@ -1,7 +1,7 @@
 """Figures of several rounds, and the tables that people read.
 
 Promises that each figure is the median over the rounds, with the least and the most beside those that matter most.
-Tables are laid out by rich (the extra `mpchat[tools]`); without it, the same cells stand two spaces apart.
+Tables are laid out by rich (the extra `tools`); without it, the same cells stand two spaces apart.
 """
 
 from __future__ import annotations

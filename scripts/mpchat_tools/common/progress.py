@@ -1,4 +1,4 @@
-"""The progress of a run on standard error: a progress bar of rich (the extra `mpchat[tools]`) on a terminal, else a
+"""The progress of a run on standard error: a progress bar of rich (the extra `tools`) on a terminal, else a
 line every few seconds."""
 
 from __future__ import annotations

@@ -226,6 +226,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[RUN_MARK] = f"{os.environ.get(RUN_MARK, '')}/{uuid.uuid4().hex}"
     # It would hide what a buffer keeps until the end of a process.
     os.environ.pop("PYTHONUNBUFFERED", None)
+    # They would be options of every server that a test starts.
+    for name in [name for name in os.environ if name.startswith("MPCHAT_")]:
+        del os.environ[name]
     # A shell ignores INT in what it runs in the background, and so would all that is started from here (POSIX, sh,
     # "Asynchronous Lists").
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -96,10 +96,10 @@ def test_a_version_that_means_something_else_by_the_state_is_not_taken(installat
     with running(installation, "--workers", "1") as server:
         alice = server.chat("alice")
         package = installation.add("other")
-        installation.change(package / "server" / "main" / "upgrade" / "handover.py", 'FORMAT = f"3.', 'FORMAT = f"4.')
+        installation.change(package / "server" / "main" / "upgrade" / "handover.py", 'FORMAT = f"4.', 'FORMAT = f"5.')
         installation.install("other")
         server.process.send_signal(signal.SIGUSR2)
-        assert "other reads 4." in server.expect_log("no upgrade")
+        assert "other reads 5." in server.expect_log("no upgrade")
         assert alice.ask("/who", "* 1 in") == "* 1 in #lobby: alice"
 
 

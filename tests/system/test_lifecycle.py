@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -126,6 +127,29 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         alice = server.chat("alice")
         alice.say("x" * 65)
         alice.expect("! That line is too long: 64 bytes at most. It was not sent.")
+
+
+def test_options_from_the_environment_stay_those_of_the_start(tmp_path: Path) -> None:
+    """The log names variables that are no options. HUP reads the file again, and the environment counts before it."""
+    path = tmp_path / "mpchat.toml"
+    path.write_text("max_line = 100\n")
+    env = {"MPCHAT_CONFIG": str(path), "MPCHAT_MAX_CLIENTS": "1", "MPCHAT_WORKER": "7"}
+    with running_server("--workers", "1", env=env) as server:
+        server.expect_log(" WARNING environment variable ignored name=MPCHAT_WORKER: did you mean MPCHAT_WORKERS?")
+        path.write_text("max_line = 100\nmax_clients = 5\nrate = 99\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.expect_log("worker-0 retired")
+        alice = server.chat("alice")
+        assert server.connect().expect_end() == ["! The server is full: 1 client. Try again later."]
+        alice.say("x" * 101)
+        alice.expect("! That line is too long: 100 bytes at most. It was not sent.")
+
+
+def test_a_bad_value_in_the_environment() -> None:
+    env = {**os.environ, "MPCHAT_PORT": "x"}
+    done = subprocess.run(SERVER, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=env)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == "mpchat-server: MPCHAT_PORT=x: must be an integer from 0 to 65535\n"
 
 
 def test_a_port_in_use() -> None:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from mpchat import __version__
-from mpchat.client.address import Address, parse_address
 from mpchat.client.errors import AddressError, ClientError, OutputClosed, ServerClosed
-from mpchat.client.incoming import clean
+from mpchat.client.net.address import Address, parse_address
+from mpchat.client.net.incoming import clean
 from mpchat.client.plain import Options, converse
 from mpchat.client.terminal import LineInput, Output, new_loop
 from mpchat.client.timing import Timing

@@ -10,11 +10,11 @@ connection is told at once.
 import asyncio
 from dataclasses import dataclass, field
 
-from mpchat.client.address import Address
-from mpchat.client.connection import Connection, End, connect
-from mpchat.client.dialogue import Mode, Refusal
 from mpchat.client.errors import ClientError, ConnectionEnded, NameRefused, ServerClosed, Stalled, TerminalFailed
 from mpchat.client.interrupts import Interrupted, Interrupts
+from mpchat.client.net.address import Address
+from mpchat.client.net.connection import Connection, End, connect
+from mpchat.client.net.dialogue import Mode, Refusal
 from mpchat.client.terminal import LineInput, Output
 from mpchat.client.timing import Timing
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from mpchat.client.address import parse_address
-from mpchat.client.connection import End, connect
 from mpchat.client.errors import ConnectionEnded
+from mpchat.client.net.address import parse_address
+from mpchat.client.net.connection import End, connect
 
 DEADLINE = 30.0
 HELLO = b"* Hello, %s. You are in #lobby with ann. /help lists the commands.\n"

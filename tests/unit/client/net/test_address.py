@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.client.address import Address, parse_address
 from mpchat.client.errors import AddressError
+from mpchat.client.net.address import Address, parse_address
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.client.dialogue import Dialogue, Line, Mode, Phase, Refusal
+from mpchat.client.net.dialogue import Dialogue, Line, Mode, Phase, Refusal
 from mpchat.client.timing import Timing
 
 TIMING = Timing()

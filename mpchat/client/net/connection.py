@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
-from mpchat.client.address import Address
-from mpchat.client.dialing import dial
-from mpchat.client.dialogue import Dialogue, Event, Mode, Phase
 from mpchat.client.errors import ConnectFailed, ConnectionEnded, NameRefused, Stalled
+from mpchat.client.net.address import Address
+from mpchat.client.net.dialing import dial
+from mpchat.client.net.dialogue import Dialogue, Event, Mode, Phase
 from mpchat.client.timing import Timing
 
 MAX_EVENTS = 1000

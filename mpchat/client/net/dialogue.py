@@ -17,7 +17,7 @@ Pure: bytes and the time (seconds, monotonic) in, events and bytes out. It asks 
 import enum
 from dataclasses import dataclass
 
-from mpchat.client.incoming import Incoming
+from mpchat.client.net.incoming import Incoming
 from mpchat.client.timing import Timing
 
 # What the line dialect fixes (docs/reference/line-protocol.md, "Signing on" and "What is shown").

@@ -11,8 +11,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from mpchat.client.address import Address
 from mpchat.client.errors import ConnectFailed
+from mpchat.client.net.address import Address
 
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 """A silent peer is found dead after two minutes (tcp(7); macOS calls the first of them TCP_KEEPALIVE)."""

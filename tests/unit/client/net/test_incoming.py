@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.client.incoming import MAX_LINE, Incoming
+from mpchat.client.net.incoming import MAX_LINE, Incoming
 
 PIECES = [b"a", b"\n", b"\r\n", b"\t", b"\x1b[2J", b"\x00", b"\xc2\x9b", b"\xff", b"\xe2\x82\xac", b"\xe2\x82"]
 SOUP = st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=30)

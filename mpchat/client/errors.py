@@ -1,15 +1,16 @@
 """What can go wrong for a client, as a person is told it.
 
-    MpchatError
-    └── ClientError            str() is one line for the person, without "! "
-        ├── AddressError       HOST:PORT is not an address (usage: exit code 2)
-        ├── ConnectFailed      there was never a connection
-        ├── ConnectionEnded    there was one; it was lost, or is used after its end
-        │   └── ServerClosed   the server ended it in an orderly way, unasked
-        ├── Stalled            the server has stopped reading
-        ├── NameRefused        the server does not want this name
-        └── TerminalFailed     our own input or output fails
-            └── OutputClosed   nobody reads our output any more, as with `| head -1`
+MpchatError
+└── ClientError            str() is one line for the person, without "! "
+    ├── AddressError       HOST:PORT is not an address (usage: exit code 2)
+    ├── ConnectFailed      there was never a connection
+    ├── ConnectionEnded    there was one; it was lost, or is used after its end
+    │   └── ServerClosed   the server ended it in an orderly way, unasked
+    ├── Stalled            the server has stopped reading
+    ├── NameRefused        the server does not want this name
+    ├── LineRefused        the server did not take a line of ours
+    └── TerminalFailed     our own input or output fails
+        └── OutputClosed   nobody reads our output any more, as with `| head -1`
 """
 
 from mpchat.errors import MpchatError
@@ -41,6 +42,10 @@ class Stalled(ClientError):
 
 class NameRefused(ClientError):
     """The message is the server's reason."""
+
+
+class LineRefused(ClientError):
+    """A program cannot look at every answer, so it is told at the end; the message has the first reason."""
 
 
 class TerminalFailed(ClientError):

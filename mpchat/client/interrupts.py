@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM as an exception, raised where it is waited for and nowhere else.
+"""Ctrl-C and the other signals that end a program, as an exception: raised where it is waited for and nowhere else.
 
-Owns the two signals while its loop runs. A signal that the parent had ignored stays ignored, as for the jobs that
+Owns these signals while its loop runs. A signal that the parent had ignored stays ignored, as for the jobs that
 a shell script starts with `&`.
 """
 
@@ -10,6 +10,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Without us, HUP (a closed terminal) and QUIT (Ctrl-\\) would leave what was typed to the shell."""
 
 
 class Interrupted(Exception):
@@ -21,7 +24,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._struck = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, self._struck.set)
 

@@ -3,29 +3,50 @@
 Owns the conversation between a connection and this process's input and output, and the decision whether it ended
 well. At a terminal, what comes is printed even in the middle of the line that is being typed.
 
-Promises: piped lines are sent in order, all of them, and never as names (but the first, without `--name`); the end of a
-connection is told at once.
+Promises: piped lines are sent in order, all of them, and never as names (but the first, without `--name`); they are
+text, said as it stands, unless they may be commands; the end of a connection is told at once; a line that was not sent
+is never taken for one that was.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 
-from mpchat.client.errors import ClientError, ConnectionEnded, NameRefused, ServerClosed, Stalled, TerminalFailed
+from mpchat.client.errors import (
+    ClientError,
+    ConnectionEnded,
+    LineRefused,
+    NameRefused,
+    ServerClosed,
+    Stalled,
+    TerminalFailed,
+)
 from mpchat.client.interrupts import Interrupted, Interrupts
 from mpchat.client.net.address import Address
 from mpchat.client.net.connection import Connection, End, connect
 from mpchat.client.net.dialogue import Mode, Refusal
-from mpchat.client.terminal import LineInput, Output
+from mpchat.client.terminal import CANONICAL_MOST, LineInput, Output
 from mpchat.client.timing import Timing
+from mpchat.client.typed import is_command, is_quit, quote
+
+REFUSED = re.compile(r"(\d{4}-\d\d-\d\d )?(\d\d:\d\d )?! ")
+"""How the server's errors begin, with `/timestamp on` too. No message begins so: a name stands before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the person asked for. `name` None: it is read from the input."""
+    """What the person asked for. `name` None: it is read from the input.
+
+    In a pipe: `any_name` takes the name that the server gives when ours is taken, `commands` lets the input give
+    commands. `advice` is told at a terminal before anything else.
+    """
 
     address: Address
     name: str | None = None
     segments: bool = False
+    any_name: bool = False
+    commands: bool = False
+    advice: str = ""
     timing: Timing = field(default_factory=Timing)
 
 
@@ -35,10 +56,11 @@ async def converse(options: Options, source: LineInput, output: Output) -> None:
     Ctrl-C or SIGTERM leaves, within `farewell` seconds; the second one at once.
     """
     interrupts = Interrupts()
+    if options.advice and source.is_terminal and output.is_terminal:
+        await output.write(options.advice + "\n")
+        await output.flush()
     try:
-        connection = await interrupts.race(
-            connect(options.address, timing=options.timing, segments=options.segments)
-        )
+        connection = await interrupts.race(connect(options.address, timing=options.timing, segments=options.segments))
     except Interrupted:
         return
     chat = Chat(connection, options, source, output)
@@ -61,7 +83,9 @@ class Chat:
         self._options = options
         self._source = source
         self._output = output
+        self._takes_commands = source.is_terminal or options.commands
         self._is_leaving = False
+        self._refused = ""
         self._problem: ClientError | None = None
 
     async def run(self) -> None:
@@ -107,6 +131,8 @@ class Chat:
         async for event in self._connection:
             if isinstance(event, Refusal) and not self._source.is_terminal:
                 raise NameRefused(event.reason)  # nobody can be asked for another
+            if self._connection.is_mpchat and not self._refused and (start := REFUSED.match(event.text)):
+                self._refused = event.text[start.end() :]
             await self._output.write(event.text + "\n")
             if not self._connection.has_events:
                 await self._output.flush()
@@ -138,7 +164,14 @@ class Chat:
                     raise
                 name = None
             else:
-                return True
+                return self._accept_name()
+
+    def _accept_name(self) -> bool:
+        """Whether the name that we have will do: a program that is somebody else all of a sudden must say so."""
+        if self._connection.taken and not self._source.is_terminal and not self._options.any_name:
+            self._problem = NameRefused(f"{self._connection.taken} is taken.")
+            return False
+        return True
 
     async def _read_name(self, prompt: str) -> str | None:
         """The next line that is not blank; None when there is none or it quits."""
@@ -147,23 +180,37 @@ class Chat:
                 await self._output.write(prompt)
                 await self._output.flush()
             line = await self._read_line()
-            if line is None or is_quit(line):
+            if line is None or self._quits(line):
+                return None
+            if not self._takes_commands and is_command(line):
+                self._problem = NameRefused(f"{line!r} is not a name.")
                 return None
             if line.strip():
                 return line
 
     async def _send_lines(self) -> None:
         while (line := await self._read_line()) is not None:
+            quits = self._quits(line)
+            if not self._takes_commands and self._connection.is_mpchat:
+                line = quote(line)
             # A server of segments knows no commands: it would show this one to everybody.
-            if not (is_quit(line) and self._connection.mode is Mode.SEGMENTS):
+            if not (quits and self._connection.mode is Mode.SEGMENTS):
                 await self._connection.say(line)
-            if is_quit(line):
+            if quits:
                 return
+
+    def _quits(self, line: str) -> bool:
+        return self._takes_commands and is_quit(line)
 
     async def _read_line(self) -> str | None:
         """The next line of the input. Notes whether it is the last: the server may close from then on."""
-        line = await self._source.read_line()
-        self._is_leaving = line is None or is_quit(line)
+        while True:
+            line = await self._source.read_line()
+            if not self._source.was_cut:
+                break
+            await self._output.write(f"! A line has {CANONICAL_MOST - 1} bytes at most here. It was not sent.\n")
+            await self._output.flush()
+        self._is_leaving = line is None or self._quits(line)
         if line is None and self._source.is_terminal and self._output.is_terminal:
             await self._output.write("\n")  # Ctrl-D leaves the cursor where it is
         return line
@@ -186,9 +233,5 @@ class Chat:
             raise ServerClosed("The server closed the connection.")
         if connection.end is None and connection.has_unsent:
             raise Stalled(f"{connection.address} does not read what is sent.")
-
-
-def is_quit(line: str) -> bool:
-    """Whether this line leaves: `quit` alone in any case, `/quit [REASON]`, `/exit`."""
-    words = line.casefold().split(maxsplit=1)
-    return words == ["quit"] or words[:1] in (["/quit"], ["/exit"])
+        if self._refused and not self._source.is_terminal:
+            raise LineRefused(f"The server refused something: {self._refused}")

@@ -19,6 +19,9 @@ CHUNK = 64 * 1024
 MAX_INPUT_LINE = 1024 * 1024
 """Bytes held while waiting for a line end. No chat takes a line like that."""
 
+CANONICAL_MOST = 4095
+"""Bytes of a line for which a terminal that edits lines has room; it drops what is typed behind them (termios(3))."""
+
 WINDOW = select.PIPE_BUF
 """What a descriptor that is ready takes without blocking (Python's documentation of select.PIPE_BUF)."""
 
@@ -41,12 +44,20 @@ class LineInput:
         self._held = bytearray()
         self._searched = 0
         self._has_ended = descriptor is None
+        self.was_cut = False
+        """Whether the terminal may have dropped the end of the last line."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was read that is in no line yet."""
+        return bool(self._held)
 
     async def read_line(self) -> str | None:
         """The next line without its end, a last one without end included; None after the last.
 
         Raises TerminalFailed when the input cannot be read or a line is over MAX_INPUT_LINE bytes.
         """
+        self.was_cut = False
         while (end := self._held.find(b"\n", self._searched)) < 0 and not self._has_ended:
             self._searched = len(self._held)
             if self._searched > MAX_INPUT_LINE:
@@ -59,6 +70,7 @@ class LineInput:
         line = bytes(self._held[:end])
         del self._held[: end + 1]
         self._searched = 0
+        self.was_cut = self.is_terminal and end >= CANONICAL_MOST
         return line.removesuffix(b"\r").decode(errors="replace")
 
     async def _read_chunk(self) -> bytes:

@@ -10,6 +10,10 @@ class Timing:
     connect: float = 10.0
     """To find the host and get an answer from one of its addresses, all together."""
 
+    silence: float = 120.0
+    """Of the network, with something of ours under way that nobody acknowledges (TCP_USER_TIMEOUT in tcp(7)). Without
+    it Linux tries for 15 minutes and more (tcp_retries2). As long as keep-alive takes without anything under way."""
+
     greeting: float = 1.0
     """For the server's first line. A server that is silent for longer takes messages without line ends."""
 

@@ -1,199 +1,35 @@
-"""The plain client as a process, at a terminal and in pipes, against small servers of every kind.
-
-The servers are threads of this process. Each handles one connection, with DEADLINE on all it does, and what it finds
-wrong fails the test. None of them is mpchat's own server: the client has to get on with others, and with broken ones.
-"""
+"""The plain client as a process in pipes, against small servers of every kind."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import select
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from clientruns import at_terminal, command, pipe_through, running, wait_for_signals
+from playedserver import (
+    DEADLINE,
+    HELLO,
+    QUESTION,
+    Lines,
+    Server,
+    drop_all,
+    receive_segments,
+    received_by,
+    reset,
+    sign_on,
+)
 
 from mpchat.client.errors import ConnectionEnded
 from mpchat.client.net.address import parse_address
 from mpchat.client.net.connection import End, connect
-
-DEADLINE = 30.0
-HELLO = b"* Hello, %s. You are in #lobby with ann. /help lists the commands.\n"
-QUESTION = b"* Welcome to mpchat. What is your name?\n"
-# Opening the terminal makes it the controlling one of the new session, so that Ctrl-C is a signal (setsid(2)).
-DRIVER = """
-import os, sys
-from mpchat.client.cli import main
-from mpchat.client.timing import Timing
-if os.isatty(0):
-    os.close(os.open(os.ttyname(0), os.O_RDWR))
-sys.exit(main(timing=Timing({timing})))
-"""
-
-Handler = Callable[[socket.socket], None]
-
-
-class Server:
-    """Listens on 127.0.0.1 and gives its first connection to the handler, in a thread."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(DEADLINE)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._problem: Exception | None = None
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Server:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._thread.join(DEADLINE if kind is None else 0.1)
-        self._listener.close()
-        if kind is None:
-            assert not self._thread.is_alive(), "the server has not come to its end"
-            if self._problem is not None:
-                raise self._problem
-
-    def _serve(self) -> None:
-        try:
-            with self._listener.accept()[0] as conn:
-                conn.settimeout(DEADLINE)
-                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is there before a reset
-                self._handler(conn)
-        except Exception as error:  # noqa: BLE001 (raised again in the test's thread)
-            self._problem = error
-
-
-class Lines:
-    """The lines that a connection receives, one by one."""
-
-    def __init__(self, conn: socket.socket) -> None:
-        self._conn = conn
-        self._held = b""
-
-    def next(self) -> bytes | None:
-        """The next line without its end; None at the end of the stream."""
-        while b"\n" not in self._held:
-            data = self._conn.recv(4096)
-            if not data:
-                assert not self._held, "the client did not end its last line"
-                return None
-            self._held += data
-        line, _, self._held = self._held.partition(b"\n")
-        return line
-
-    def rest(self) -> list[bytes]:
-        return list(iter(self.next, None))
-
-
-def sign_on(conn: socket.socket) -> Lines:
-    """Ask for the name as mpchat does, and say hello to whatever it is."""
-    lines = Lines(conn)
-    conn.sendall(QUESTION)
-    conn.sendall(HELLO % (lines.next() or b""))
-    return lines
-
-
-def received_by(received: list[bytes]) -> Handler:
-    """A faithful server in small: it signs on, keeps what it gets, leaves when the client does."""
-
-    def handle(conn: socket.socket) -> None:
-        lines = sign_on(conn)
-        while (line := lines.next()) is not None:
-            received.append(line)
-            if line.startswith(b"/quit"):
-                conn.sendall(b"* Bye.\n")
-                return
-
-    return handle
-
-
-def receive_segments(segments: list[bytes]) -> Handler:
-    """The simplest of servers: greets nobody, and each chunk is a message, which it sends to all (here: back)."""
-
-    def handle(conn: socket.socket) -> None:
-        while data := conn.recv(1024):
-            segments.append(data)
-            conn.sendall(b"<" + data + b">")
-
-    return handle
-
-
-def reset(conn: socket.socket) -> None:
-    """Close with an RST (SO_LINGER with no time: socket(7))."""
-    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    conn.close()
-
-
-def command(*args: str, timing: str = "") -> list[str]:
-    return [sys.executable, "-W", "error", "-c", DRIVER.format(timing=timing), *args]
-
-
-def pipe_through(*args: str, given: bytes = b"", timing: str = "") -> subprocess.CompletedProcess[bytes]:
-    program = command(*args, timing=timing)
-    return subprocess.run(program, input=given, capture_output=True, timeout=DEADLINE, check=False)
-
-
-@contextmanager
-def running(*args: str, timing: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """The client with pipes that stay open."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command(*args, timing=timing), stdin=pipe, stdout=pipe, stderr=pipe) as client:
-        try:
-            yield client
-        finally:
-            client.kill()
-
-
-class Terminal:
-    """The client at a pseudo terminal; what it writes, standard error included, is what a person would see."""
-
-    def __init__(self, args: Sequence[str], timing: str) -> None:
-        self._master, slave = os.openpty()
-        program = command(*args, timing=timing)
-        try:
-            self.process = subprocess.Popen(program, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-        finally:
-            os.close(slave)
-        self.seen = b""
-
-    def type(self, data: bytes) -> None:
-        os.write(self._master, data)
-
-    def expect(self, text: bytes) -> None:
-        """Read until `text` is seen after what was expected before."""
-        while text not in self.seen:
-            assert select.select([self._master], [], [], DEADLINE)[0], f"{text!r} is not in {self.seen!r}"
-            try:
-                self.seen += os.read(self._master, 4096)
-            except OSError as error:  # EIO: the client is gone
-                raise AssertionError(f"{text!r} is not in {self.seen!r}") from error
-        self.seen = self.seen.partition(text)[2]
-
-    def wait(self) -> int:
-        return self.process.wait(DEADLINE)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(DEADLINE)
-        os.close(self._master)
-
-
-@contextmanager
-def at_terminal(*args: str, timing: str = "") -> Iterator[Terminal]:
-    with closing(Terminal(args, timing)) as terminal:
-        yield terminal
-
 
 # -- in a pipe ----------------------------------------------------------------------------------------------
 
@@ -201,8 +37,8 @@ def at_terminal(*args: str, timing: str = "") -> Iterator[Terminal]:
 def test_a_pipe_sends_all_lines_and_leaves() -> None:
     received: list[bytes] = []
     with Server(received_by(received)) as server:
-        done = pipe_through(server.address, "--name", "bot", given=b"hello\r\n\nw\xc3\xb6rld\n// and\xff the last")
-    assert received == [b"hello", b"", "wörld".encode(), "// and� the last".encode()]
+        done = pipe_through(server.address, "--name", "bot", given=b"hello\r\n\nw\xc3\xb6rld\n and\xff the last")
+    assert received == [b"hello", b"", "wörld".encode(), " and� the last".encode()]
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == QUESTION + HELLO % b"bot"
 
@@ -243,15 +79,16 @@ def test_a_pipe_gives_up_when_its_name_is_refused(closes: bool) -> None:
     assert (done.returncode, done.stderr) == (1, b"! A name has letters and digits.\n")
 
 
-@pytest.mark.parametrize("farewell", [b"/quit see you", b"QUIT", b"/exit"])
-def test_a_pipe_can_quit(farewell: bytes) -> None:
+@pytest.mark.parametrize("farewell", [b"/quit see you", b"QUIT", b"/exit", b"  /quit x", b"\x08/QUIT", b" quit "])
+def test_a_pipe_with_commands_can_quit(farewell: bytes) -> None:
     received: list[bytes] = []
 
     def handle(conn: socket.socket) -> None:
         received.extend(sign_on(conn).rest())
 
     with Server(handle) as server:
-        done = pipe_through(server.address, "--name", "bot", given=b"hello\n" + farewell + b"\nlost\n")
+        given = b"hello\n" + farewell + b"\nlost\n"
+        done = pipe_through(server.address, "--name", "bot", "--commands", given=given)
     assert received == [b"hello", farewell]
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -262,9 +99,102 @@ def test_a_pipe_prints_what_comes_after_its_end() -> None:
         conn.sendall(b"* In #lobby: ann, bot.\nno line end")
 
     with Server(handle) as server:
-        done = pipe_through(server.address, "--name", "bot", given=b"/who\n")
+        done = pipe_through(server.address, "--name", "bot", "--commands", given=b"/who\n")
     assert done.stdout.endswith(b"* In #lobby: ann, bot.\nno line end\n")
     assert done.returncode == 0
+
+
+TEXTS = {
+    b"/etc/hosts": b"//etc/hosts",
+    b"/nick admin": b"//nick admin",
+    b"//": b"///",
+    b"  /quit x": b"  //quit x",
+    b"quit": b"/say quit",
+    b"\x08/nick admin": b"//nick admin",
+    b"127.0.0.1\tlocalhost": b"127.0.0.1\tlocalhost",
+}
+
+
+def test_a_pipe_is_text() -> None:
+    received: list[bytes] = []
+    with Server(received_by(received)) as server:
+        done = pipe_through(server.address, "--name", "bot", given=b"\n".join(TEXTS))
+    assert received == list(TEXTS.values())
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_text_for_a_server_that_is_no_mpchat_stays_as_it_is() -> None:
+    def handle(conn: socket.socket) -> None:
+        conn.sendall(b"Hi, who are you?\n")
+        assert Lines(conn).rest() == [b"bot", b"/etc/hosts", b"quit"]
+
+    with Server(handle) as server:
+        done = pipe_through(server.address, "--name", "bot", given=b"/etc/hosts\nquit\n", timing="stranger=0.1")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_command_is_no_name() -> None:
+    def handle(conn: socket.socket) -> None:
+        conn.sendall(QUESTION)
+        assert Lines(conn).rest() == []
+
+    with Server(handle) as server:
+        done = pipe_through(server.address, given=b"/etc/hosts\nhello\n")
+    assert (done.returncode, done.stderr) == (1, b"! '/etc/hosts' is not a name.\n")
+
+
+@pytest.mark.parametrize("stamp", [b"", b"10:00 ", b"2026-11-25 10:00 "])
+def test_a_refused_line_ends_a_pipe_with_1(stamp: bytes) -> None:
+    received: list[bytes] = []
+
+    def handle(conn: socket.socket) -> None:
+        lines = sign_on(conn)
+        received.append(lines.next() or b"")
+        conn.sendall(stamp + b"! That line is too long.\n" + stamp + b"! And again.\n")
+        received.extend(lines.rest())
+
+    with Server(handle) as server:
+        done = pipe_through(server.address, "--name", "bot", given=b"long\nhello\n")
+    assert received == [b"long", b"hello"]  # those behind it are sent all the same
+    assert (done.returncode, done.stderr) == (1, b"! The server refused something: That line is too long.\n")
+
+
+def test_what_others_say_is_no_refusal() -> None:
+    def handle(conn: socket.socket) -> None:
+        lines = sign_on(conn)
+        conn.sendall(b"ann: ! no\n[ann] ! no\n** ann ! no\n#a ann: ! no\n10:00 ann: ! no\n")
+        assert lines.rest() == [b"hello"]
+
+    with Server(handle) as server:
+        assert pipe_through(server.address, "--name", "bot", given=b"hello\n").returncode == 0
+
+
+@pytest.mark.parametrize("any_name", [False, True])
+def test_a_taken_name(any_name: bool) -> None:
+    received: list[bytes] = []
+
+    def handle(conn: socket.socket) -> None:
+        lines = Lines(conn)
+        conn.sendall(QUESTION)
+        assert lines.next() == b"bot"
+        conn.sendall(b"* bot is taken; you are bot-2.\n" + HELLO % b"bot-2")
+        received.extend(lines.rest())
+
+    with Server(handle) as server:
+        options = ["--any-name"] if any_name else []
+        done = pipe_through(server.address, "--name", "bot", *options, given=b"hello\n")
+    if any_name:
+        assert (received, done.returncode, done.stderr) == ([b"hello"], 0, b"")
+    else:
+        assert (received, done.returncode, done.stderr) == ([], 1, b"! bot is taken.\n")
+
+
+def test_host_and_port_as_with_nc() -> None:
+    received: list[bytes] = []
+    with Server(received_by(received)) as server:
+        host, _, port = server.address.partition(":")
+        assert pipe_through(host, port, "--name", "bot", given=b"hello\n").returncode == 0
+    assert received == [b"hello"]
 
 
 def test_a_throttling_server_is_waited_for() -> None:
@@ -406,8 +336,8 @@ def test_a_silent_server_gets_one_segment_a_message() -> None:
     segments: list[bytes] = []
     with Server(receive_segments(segments)) as server:
         done = pipe_through(server.address, "--name", "bot", given=b"one\n\ntwo\nthree\nquit\n")
-    assert segments == [b"bot", b"one", b"two", b"three"]
-    assert done.stdout == b"<bot>\n<one>\n<two>\n<three>\n"
+    assert segments == [b"bot", b"one", b"two", b"three", b"quit"]
+    assert done.stdout == b"<bot>\n<one>\n<two>\n<three>\n<quit>\n"
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -509,6 +439,26 @@ def test_leaving_twice_still_hears_what_comes() -> None:
     assert (texts[-1], end) == ("* Bye.", End.CLOSED)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system cannot bound the silence of a peer")
+@pytest.mark.skipif(sys.platform != "linux", reason="a network that vanishes is played by a socket filter of Linux")
+def test_a_network_that_vanishes_ends_the_connection() -> None:
+    lost = threading.Event()
+
+    def handle(conn: socket.socket) -> None:
+        sign_on(conn)
+        drop_all(conn)
+        conn.sendall(b"ann: lost\n")  # never acknowledged either; it is under way when the client says something
+        assert lost.wait(DEADLINE)
+
+    with Server(handle) as server, at_terminal(server.address, "--name", "bot", timing="silence=0.5") as terminal:
+        terminal.expect(b"* Hello, bot.")
+        terminal.expect(b"ann: lost")
+        terminal.type(b"hello\n")
+        terminal.expect(b"was lost: Connection timed out.")
+        assert terminal.wait() == 1
+        lost.set()
+
+
 def test_what_a_closing_server_did_not_take_is_known() -> None:
     left = threading.Event()
 
@@ -567,17 +517,6 @@ def test_nobody_answers(interrupted: bool) -> None:
     assert (done.returncode, done.stderr) == (1, f"! No answer from {address} within 0.3 s.\n".encode())
 
 
-def wait_for_signals(pid: int) -> None:
-    """Until the process catches SIGINT by its event loop, which it does just before it connects (proc(5), SigCgt)."""
-    bit = 1 << (signal.SIGTERM - 1)
-    for _ in range(int(DEADLINE / 0.01)):
-        status = Path(f"/proc/{pid}/status").read_text()
-        if int(status.partition("SigCgt:")[2].split()[0], 16) & bit:
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("the client does not catch signals")
-
-
 def test_a_host_that_cannot_exist() -> None:
     done = pipe_through("a..b")
     assert (done.returncode, done.stderr) == (1, b"! Cannot find a..b: not a host name.\n")
@@ -607,7 +546,20 @@ def test_a_host_that_is_not_found(action: str, told: str) -> None:
     assert (done.returncode, done.stderr) == (1, told)
 
 
-@pytest.mark.parametrize("args", [["host:x"], ["::1:x"], ["--name", ""], ["--name", "a\nb"], ["a", "b"], ["--nome"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["host:x"],
+        ["::1:x"],
+        ["--name", ""],
+        ["--name", "a\nb"],
+        ["--name", "/quit"],
+        ["a", "b"],
+        ["a:1", "2"],
+        ["a", "0"],
+        ["--nome"],
+    ],
+)
 def test_wrong_usage(args: list[str]) -> None:
     done = pipe_through(*args)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -618,193 +570,3 @@ def test_it_runs_as_a_module() -> None:
     program = [sys.executable, "-m", "mpchat.client", "--version"]
     done = subprocess.run(program, capture_output=True, timeout=DEADLINE, check=True)
     assert done.stdout.startswith(b"mpchat-client ")
-
-
-# -- at a terminal ------------------------------------------------------------------------------------------
-
-
-def test_a_person_is_asked_by_the_server_and_chats() -> None:
-    received: list[bytes] = []
-    with Server(received_by(received)) as server, at_terminal(server.address) as terminal:
-        terminal.expect(b"What is your name?")
-        terminal.type(b"\nbot\n")
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"hello\n/quit bye\n")
-        terminal.expect(b"* Bye.")
-        assert terminal.wait() == 0
-    assert received == [b"hello", b"/quit bye"]
-
-
-def test_a_person_whose_name_is_refused_gives_another() -> None:
-    def handle(conn: socket.socket) -> None:
-        lines = Lines(conn)
-        conn.sendall(QUESTION)
-        assert lines.next() == b"b*t"
-        conn.sendall(b"! No stars.\n" + QUESTION)
-        assert lines.next() == b"bot"
-        conn.sendall(HELLO % b"bot")
-        assert lines.rest() == []
-
-    with Server(handle) as server, at_terminal(server.address, "--name", "b*t") as terminal:
-        terminal.expect(b"! No stars.")
-        terminal.type(b"bot\n")
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"\x04")
-        assert terminal.wait() == 0
-
-
-def test_a_silent_server_makes_the_client_ask() -> None:
-    segments: list[bytes] = []
-    with Server(receive_segments(segments)) as server, at_terminal(server.address, timing="greeting=0.1") as terminal:
-        terminal.expect(b"Name: ")
-        terminal.type(b"\n")
-        terminal.expect(b"Name: ")
-        terminal.type(b"bot\n")
-        terminal.expect(b"<bot>")
-        terminal.type(b"hello\n")
-        terminal.expect(b"<hello>")
-        terminal.type(b"/quit\n")
-        assert terminal.wait() == 0
-    assert segments == [b"bot", b"hello"]
-
-
-@pytest.mark.parametrize("key", [b"\x04", b"quit\n", b"/quit\n", b"\x03"])
-def test_leaving_at_the_question_gives_no_name(key: bytes) -> None:
-    def handle(conn: socket.socket) -> None:
-        conn.sendall(QUESTION)
-        assert Lines(conn).rest() == []
-
-    with Server(handle) as server, at_terminal(server.address) as terminal:
-        terminal.expect(b"What is your name?")
-        terminal.type(key)
-        assert terminal.wait() == 0
-
-
-def test_ctrl_c_says_quit_and_leaves_the_terminal_alone() -> None:
-    received: list[bytes] = []
-    with Server(received_by(received)) as server, at_terminal(server.address, "--name", "bot") as terminal:
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"half a line\x03")
-        terminal.expect(b"^C\r\n* Bye.\r\n")
-        assert terminal.wait() == 0
-        assert terminal.seen == b""
-    assert received == [b"/quit"]
-
-
-def test_ctrl_c_waits_for_no_server() -> None:
-    left = threading.Event()
-
-    def handle(conn: socket.socket) -> None:
-        assert sign_on(conn).rest() == [b"/quit"]
-        assert left.wait(DEADLINE)
-
-    with Server(handle) as server, at_terminal(server.address, "--name", "bot", timing="farewell=0.1") as terminal:
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"\x03")
-        assert terminal.wait() == 0
-        left.set()
-
-
-def test_a_second_ctrl_c_waits_for_nothing() -> None:
-    left = threading.Event()
-
-    def handle(conn: socket.socket) -> None:
-        assert sign_on(conn).rest() == [b"/quit"]
-        conn.sendall(b"* wait\n")
-        assert left.wait(DEADLINE)
-
-    with Server(handle) as server, at_terminal(server.address, "--name", "bot", timing="farewell=600") as terminal:
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"\x03")
-        terminal.expect(b"* wait")
-        terminal.type(b"\x03")
-        assert terminal.wait() == 0
-        left.set()
-
-
-def test_a_signal_ends_the_wait_for_a_server_that_does_not_close() -> None:
-    at_end, left = threading.Event(), threading.Event()
-
-    def handle(conn: socket.socket) -> None:
-        assert sign_on(conn).rest() == [b"hello"]
-        at_end.set()
-        assert left.wait(DEADLINE)
-
-    with Server(handle) as server, running(server.address, "--name", "bot", timing="farewell=0.1") as client:
-        assert client.stdin is not None
-        client.stdin.write(b"hello\n")
-        client.stdin.close()
-        assert at_end.wait(DEADLINE)
-        client.send_signal(signal.SIGINT)
-        assert client.wait(DEADLINE) == 0
-        left.set()
-        assert client.stderr is not None
-        assert client.stderr.read() == b""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_while_its_output_is_stuck(number: signal.Signals) -> None:
-    stuck = threading.Event()
-
-    def handle(conn: socket.socket) -> None:
-        sign_on(conn)
-        try:
-            conn.settimeout(1.0)  # that nothing was taken for so long: all buffers on the way are full
-            while True:
-                conn.sendall(b"ann: " + b"y" * 1000 + b"\n")
-        except TimeoutError:
-            stuck.set()
-        except ConnectionError:
-            return
-        try:
-            conn.settimeout(DEADLINE)
-            while conn.recv(4096):
-                pass
-        except ConnectionError:
-            return
-
-    with Server(handle) as server, running(server.address, "--name", "bot", timing="farewell=0.1") as client:
-        assert stuck.wait(DEADLINE)
-        client.send_signal(number)
-        assert client.wait(DEADLINE) == 0
-        assert client.stderr is not None
-        assert client.stderr.read() == b""
-
-
-@pytest.mark.parametrize(
-    ("end", "told"),
-    [(socket.socket.close, b"* The server closed the connection."), (reset, b"was lost: Connection reset by peer.")],
-)
-def test_a_lost_connection_is_told_while_nobody_types(end: Handler, told: bytes) -> None:
-    ready = threading.Event()
-
-    def handle(conn: socket.socket) -> None:
-        sign_on(conn)
-        assert ready.wait(DEADLINE)
-        end(conn)
-
-    with Server(handle) as server, at_terminal(server.address, "--name", "bot") as terminal:
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"half a li")
-        ready.set()
-        terminal.expect(told)
-        assert terminal.wait() == 1
-
-
-def test_what_comes_is_printed_while_a_line_is_typed() -> None:
-    typed = threading.Event()
-
-    def handle(conn: socket.socket) -> None:
-        lines = sign_on(conn)
-        assert typed.wait(DEADLINE)
-        conn.sendall(b"ann: hi\n")
-        assert lines.rest() == [b"half a line"]
-
-    with Server(handle) as server, at_terminal(server.address, "--name", "bot") as terminal:
-        terminal.expect(b"* Hello, bot.")
-        terminal.type(b"half ")
-        terminal.expect(b"half ")
-        typed.set()
-        terminal.expect(b"ann: hi")
-        terminal.type(b"a line\n\x04")
-        assert terminal.wait() == 0

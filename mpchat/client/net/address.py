@@ -4,7 +4,7 @@ Pure: judges the form only. Whether the host exists is found out when it is reso
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpchat.client.errors import AddressError
 
@@ -18,9 +18,18 @@ class Address:
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    has_port: bool = field(default=False, compare=False)
+    """Whether the port was written and is not the default one."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def add_port(address: Address, text: str) -> Address:
+    """The address with the port in `text`, as in `nc HOST PORT`. Raises AddressError, also if there was one already."""
+    if address.has_port:
+        raise AddressError(f"{address} has a port already")
+    return Address(address.host, parse_port(text), has_port=True)
 
 
 def parse_address(text: str) -> Address:
@@ -29,13 +38,13 @@ def parse_address(text: str) -> Address:
         host, closed, rest = text[1:].partition("]")
         if not closed or not is_ipv6(host) or (rest and not rest.startswith(":")):
             raise AddressError(f"{text!r} is not [IPV6]:PORT")
-        return Address(host, parse_port(rest[1:]) if rest else DEFAULT_PORT)
+        return Address(host, parse_port(rest[1:]), has_port=True) if rest else Address(host)
     if is_ipv6(text):
         return Address(text)
     host, colon, port = text.partition(":")
     if not host or not host.isprintable() or " " in host:
         raise AddressError(f"{text!r} has no host")
-    return Address(host, parse_port(port) if colon else DEFAULT_PORT)
+    return Address(host, parse_port(port), has_port=True) if colon else Address(host)
 
 
 def parse_port(text: str) -> int:

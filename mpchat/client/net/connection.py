@@ -120,6 +120,16 @@ class Connection(asyncio.Protocol, AsyncIterator[Event]):
         return self._dialogue.mode
 
     @property
+    def is_mpchat(self) -> bool:
+        """Whether the server is known to be mpchat, with its commands."""
+        return self._dialogue.is_mpchat
+
+    @property
+    def taken(self) -> str:
+        """The name that was claimed last, if somebody else had it and the server gave us another; else empty."""
+        return self._dialogue.taken
+
+    @property
     def has_events(self) -> bool:
         """Whether the next event is there already."""
         return bool(self._events)
@@ -271,7 +281,7 @@ async def connect(address: Address, *, timing: Timing | None = None, segments: b
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timing.connect):
-            sock = await dial(address, loop.time() + timing.connect)
+            sock = await dial(address, loop.time() + timing.connect, timing.silence)
     except TimeoutError:
         raise ConnectFailed(f"No answer from {address} within {timing.connect:g} s.") from None
     try:

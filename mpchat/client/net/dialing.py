@@ -26,8 +26,11 @@ class Candidate:
     target: tuple[Any, ...]
 
 
-async def dial(address: Address, deadline: float) -> socket.socket:
-    """A connected socket. Each of several addresses gets its share of the time, so a dead one hides no living one."""
+async def dial(address: Address, deadline: float, silence: float) -> socket.socket:
+    """A connected socket. Each of several addresses gets its share of the time, so a dead one hides no living one.
+
+    A peer that acknowledges nothing for `silence` seconds ends the connection, where the system can do that.
+    """
     loop = asyncio.get_running_loop()
     candidates = await resolve(address)
     problem: OSError | None = None
@@ -35,7 +38,7 @@ async def dial(address: Address, deadline: float) -> socket.socket:
         share = (deadline - loop.time()) / (len(candidates) - tried)
         try:
             async with asyncio.timeout(share):
-                return await dial_one(candidate)
+                return await dial_one(candidate, silence)
         except OSError as error:  # TimeoutError is one
             problem = error
     if isinstance(problem, ConnectionRefusedError):
@@ -45,12 +48,14 @@ async def dial(address: Address, deadline: float) -> socket.socket:
     raise ConnectFailed(f"Cannot connect to {address}: {os.strerror(problem.errno)}.") from problem
 
 
-async def dial_one(candidate: Candidate) -> socket.socket:
+async def dial_one(candidate: Candidate, silence: float) -> socket.socket:
     sock = socket.socket(candidate.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         set_keepalive(sock)
         await asyncio.get_running_loop().sock_connect(sock, candidate.target)
+        # Only now: before, it would also bound the time for an answer to our SYN, which is the caller's to bound.
+        limit_silence(sock, silence)
     except BaseException:  # cancelled by Ctrl-C or by the time, too
         sock.close()
         raise
@@ -62,6 +67,13 @@ def set_keepalive(sock: socket.socket) -> None:
     for option, value in KEEPALIVE.items():
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def limit_silence(sock: socket.socket, silence: float) -> None:
+    """Keep-alive does not see a dead peer while output waits for its acknowledgement: this does (tcp(7))."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, int(silence * 1000))
 
 
 async def resolve(address: Address) -> list[Candidate]:

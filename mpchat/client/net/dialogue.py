@@ -23,6 +23,7 @@ from mpchat.client.timing import Timing
 # What the line dialect fixes (docs/reference/line-protocol.md, "Signing on" and "What is shown").
 QUESTION = "* Welcome to mpchat"
 HELLO = "* Hello, "
+TAKEN = " is taken; you are "
 ERROR = "! "
 
 
@@ -72,9 +73,13 @@ class Dialogue:
         self.greeted = False
         self.refusal = ""
         """The reason given with the last refusal."""
+        self.is_mpchat = False
+        """Whether the server has asked for the name as mpchat does. Then it knows the commands of mpchat."""
+        self.taken = ""
+        """The name that somebody else had, if the server gave us another one for it."""
+        self._claimed = ""
         self._timing = timing
         self._forced = segments
-        self._is_mpchat = False
         self._incoming = Incoming()
         self._incoming.at_once = segments
         self._events: list[Event] = []
@@ -90,7 +95,7 @@ class Dialogue:
         """Take what the server sent."""
         self._take_lines(self._incoming.receive(data))
         # In GREETING its end shows what is held. An mpchat server ends its lines; only the network cuts them.
-        patient = self._is_mpchat or self.phase is Phase.GREETING
+        patient = self.is_mpchat or self.phase is Phase.GREETING
         self._quiet_at = now + self._timing.quiet if self._incoming.holds and not patient else None
 
     def receive_eof(self) -> None:
@@ -115,9 +120,10 @@ class Dialogue:
     def claim(self, name: str, now: float) -> bytes:
         """What to send to be called `name`. Only in NAME."""
         assert self.phase is Phase.NAME
+        self._claimed, self.taken = name, ""
         if self.greeted:
             self.phase = Phase.CLAIM
-            self._phase_ends = now + (self._timing.claim if self._is_mpchat else self._timing.stranger)
+            self._phase_ends = now + (self._timing.claim if self.is_mpchat else self._timing.stranger)
         else:
             self.phase = Phase.READY
         return self._encode(name)
@@ -146,7 +152,7 @@ class Dialogue:
             self._events.append(self._understand(text))
 
     def _be_greeted(self, asked: bool) -> None:
-        self._is_mpchat = asked
+        self.is_mpchat = asked
         self.greeted = True
         if self.phase is Phase.GREETING:
             self.phase = Phase.NAME
@@ -156,10 +162,12 @@ class Dialogue:
             self._incoming.at_once = False
 
     def _understand(self, text: str) -> Event:
-        if self.phase is Phase.CLAIM and self._is_mpchat:
+        if self.phase is Phase.CLAIM and self.is_mpchat:
             if text.startswith(HELLO):
                 self.phase = Phase.READY
                 self._phase_ends = None
+            elif text.startswith("* ") and TAKEN in text:
+                self.taken = self._claimed
             elif text.startswith(ERROR):
                 return self._be_refused(text)
         return Line(text)
@@ -179,7 +187,7 @@ class Dialogue:
             if not self.greeted:
                 self.mode = Mode.SEGMENTS
                 self._incoming.at_once = True
-        elif self._is_mpchat:
+        elif self.is_mpchat:
             self._events.append(self._be_refused(f"{ERROR}The server did not answer the name."))
         else:
             self.phase = Phase.READY

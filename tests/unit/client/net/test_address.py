@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpchat.client.errors import AddressError
-from mpchat.client.net.address import Address, parse_address
+from mpchat.client.net.address import Address, add_port, parse_address
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     assert address.host
     assert 1 <= address.port <= 65535
+
+
+@pytest.mark.parametrize("host", ["localhost", "10.0.0.1", "::1", "[::1]", "fe80::1%eth0"])
+def test_a_port_beside_the_host(host: str) -> None:
+    assert add_port(parse_address(host), "4001") == Address(host.strip("[]"), 4001)
+
+
+@pytest.mark.parametrize(("text", "port"), [("a:1", "2"), ("[::1]:4000", "4000"), ("a", "x"), ("a", "9 9"), ("a", "")])
+def test_a_wrong_port_beside_the_host(text: str, port: str) -> None:
+    with pytest.raises(AddressError):
+        add_port(parse_address(text), port)

@@ -60,6 +60,16 @@ def test_the_question_is_known_in_every_chunking(cuts: list[int]) -> None:
     assert dialogue.deadline == 1.0 + TIMING.claim
 
 
+def test_a_taken_name_is_known() -> None:
+    dialogue = ask()
+    dialogue.claim("bot", 1.0)
+    dialogue.receive(b"* bot is taken; you are bot-2.\n", 1.1)
+    dialogue.receive(HELLO.replace(b"bot", b"bot-2"), 1.2)
+    assert (dialogue.phase, dialogue.taken, dialogue.is_mpchat) == (Phase.READY, "bot", True)
+    dialogue.receive(b"* ann is taken; you are ann-2.\n", 2.0)  # no answer to a name of ours
+    assert dialogue.taken == "bot"
+
+
 def test_a_refused_name_can_be_followed_by_another() -> None:
     dialogue = ask()
     dialogue.claim("b d", 1.0)

@@ -1,0 +1,36 @@
+"""What a line of our input is, and what to send for it, by the same rule as the server (`mpchat.wire.line.meaning`).
+
+Pure. A line from a person is sent as it was typed: the server reads it. A line of a text is sent so that the server
+says it just as it stands, also when it looks like a command.
+"""
+
+from mpchat.chat.requests import Quit
+from mpchat.wire.line.commands import read_command
+from mpchat.wire.line.meaning import Kind, read_meaning, write_message
+from mpchat.wire.text import clean_message
+
+
+def is_command(line: str) -> bool:
+    """Whether an mpchat server takes `line` for a command, known or not."""
+    return read_meaning(as_read(line)).kind is Kind.COMMAND
+
+
+def is_quit(line: str) -> bool:
+    """Whether `line` leaves the chat."""
+    kind, text = read_meaning(as_read(line))
+    return kind is Kind.COMMAND and isinstance(read_command(text), Quit)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` could be sent as a name: one line, no command. What a name may hold is the server's to say."""
+    return as_read(text) == text and read_meaning(text) == (Kind.MESSAGE, text)
+
+
+def quote(line: str) -> str:
+    """What to send so that an mpchat server says `line` as it stands."""
+    return write_message(as_read(line))
+
+
+def as_read(line: str) -> str:
+    """`line` as the server reads it: a control character in front of a slash hides no command."""
+    return clean_message(line.encode(errors="replace"))

@@ -9,10 +9,12 @@ exception, or a signal that can be handled.
 
 import argparse
 import asyncio
+import importlib.util
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, TextIO
 
 from mpchat import __version__
 from mpchat.client.errors import AddressError, ClientError, OutputClosed, ServerClosed
@@ -33,6 +35,11 @@ exit codes: 0 you left (Ctrl-C and a closed output count as leaving);
 1 no connection, connection lost, closed by the server before you left, or
 in a pipe: name taken or refused, any line refused or lost; 2 usage.
 """
+
+ADVICE = (
+    '* With the extra "client" (prompt_toolkit) there are line editing, history, completion with Tab and colours here, '
+    "and a lost connection is tried again."
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,6 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
     pipe.add_argument(
         "--commands", action="store_true", help="lines that start with / and quit are commands (default: text like all)"
     )
+    people = parser.add_argument_group("at a terminal")
+    people.add_argument("--no-bell", action="store_true", help="do not ring when somebody speaks or writes to you")
+    people.add_argument("--no-time", action="store_true", help="do not show the local time on the left")
+    people.add_argument("--no-reconnect", action="store_true", help="end when the connection is lost")
+    people.add_argument("--plain", action="store_true", help="no line editing, no colours: lines in, lines out")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -93,12 +105,14 @@ def main(argv: Sequence[str] | None = None, *, timing: Timing | None = None) -> 
 
 
 def run(argv: Sequence[str] | None, timing: Timing) -> int:
-    options = read_options(build_parser(), argv, timing)
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    options = read_options(parser, given, timing)
     descriptor = descriptor_of(sys.stdin)
-    source = LineInput(descriptor)
+    source, output = LineInput(descriptor), Output(descriptor_of(sys.stdout))
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(converse(options, source, Output(descriptor_of(sys.stdout))))
+            runner.run(choose_conversation(given, options, source, output))
     except (KeyboardInterrupt, OutputClosed):  # Ctrl-C before anybody listens for it; `| head -1`
         return 0
     except ClientError as error:
@@ -110,9 +124,27 @@ def run(argv: Sequence[str] | None, timing: Timing) -> int:
     return 0
 
 
-def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None, timing: Timing) -> Options:
-    """The options in `argv`. Exits with 2, as argparse does, when the usage is wrong."""
-    given = parser.parse_args(argv)
+def choose_conversation(
+    given: argparse.Namespace, options: Options, source: LineInput, output: Output
+) -> Coroutine[Any, Any, None]:
+    """The client for people at a terminal that can move its cursor, if the extra is there; else the plain one."""
+    term = os.environ.get("TERM", "")
+    is_able = source.is_terminal and output.is_terminal and term.lower() not in ("", "dumb", "unknown")
+    if given.plain or not is_able:
+        return converse(options, source, output)
+    if importlib.util.find_spec("prompt_toolkit") is None:
+        return converse(replace(options, advice=ADVICE), source, output)
+    # Here and not above: in a pipe nobody shall wait for its import, nor need it.
+    from mpchat.client.screen.chat import Habits, converse_on_screen
+    from mpchat.client.screen.editor import Look
+
+    habits = Habits(not given.no_bell, not given.no_time, not given.no_reconnect)
+    look = Look(term, has_color=not os.environ.get("NO_COLOR"))
+    return converse_on_screen(options, habits, look, sys.stdin.fileno(), output)
+
+
+def read_options(parser: argparse.ArgumentParser, given: argparse.Namespace, timing: Timing) -> Options:
+    """The options in what was given. Exits with 2, as argparse does, when the usage is wrong."""
     address: Address = given.address
     if given.port is not None:
         try:

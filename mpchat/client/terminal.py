@@ -98,12 +98,24 @@ class Output:
         self._held = bytearray()
         self._turn = asyncio.Lock()
 
+    def get_size(self) -> os.terminal_size:
+        """Columns and lines of the terminal; 80 and 24 where it does not say."""
+        try:
+            size = os.get_terminal_size(-1 if self._descriptor is None else self._descriptor)
+        except OSError:
+            size = os.terminal_size((0, 0))
+        return os.terminal_size((size.columns or 80, size.lines or 24))
+
     async def write(self, text: str) -> None:
         """Hold for the next flush(); flush now when that is over CHUNK bytes. Raises OutputClosed, TerminalFailed."""
+        self.hold(text)
+        if len(self._held) > CHUNK:
+            await self.flush()
+
+    def hold(self, text: str) -> None:
+        """Hold for the next flush()."""
         if self._descriptor is not None:
             self._held += text.encode(errors="replace")
-            if len(self._held) > CHUNK:
-                await self.flush()
 
     async def flush(self) -> None:
         """Wait until everything is written, which takes as long as the reader pleases. Raises as write()."""

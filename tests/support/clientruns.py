@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +29,12 @@ sys.exit(main(timing=Timing({timing})))
 
 
 def command(*args: str, timing: str = "") -> list[str]:
+    """The program and its arguments; the plain client, also at a terminal."""
+    return draw_command("--plain", *args, timing=timing)
+
+
+def draw_command(*args: str, timing: str = "") -> list[str]:
+    """The same for the client that fits the terminal."""
     return [sys.executable, "-W", "error", "-c", DRIVER.format(timing=timing), *args]
 
 
@@ -48,9 +57,12 @@ def running(*args: str, timing: str = "") -> Iterator[subprocess.Popen[bytes]]:
 class Terminal:
     """The client at a pseudo terminal; what it writes, standard error included, is what a person would see."""
 
-    def __init__(self, program: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self._master, slave = os.openpty()
+    def __init__(
+        self, program: Sequence[str], environment: Mapping[str, str] | None = None, size: tuple[int, int] = (24, 80)
+    ) -> None:
+        self.master, slave = os.openpty()
         try:
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
             self.process = subprocess.Popen(
                 program, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=environment
             )
@@ -59,14 +71,14 @@ class Terminal:
         self.seen = b""
 
     def type(self, data: bytes) -> None:
-        os.write(self._master, data)
+        os.write(self.master, data)
 
     def expect(self, text: bytes) -> None:
         """Read until `text` is seen after what was expected before."""
         while text not in self.seen:
-            assert select.select([self._master], [], [], DEADLINE)[0], f"{text!r} is not in {self.seen!r}"
+            assert select.select([self.master], [], [], DEADLINE)[0], f"{text!r} is not in {self.seen!r}"
             try:
-                self.seen += os.read(self._master, 4096)
+                self.seen += os.read(self.master, 4096)
             except OSError as error:  # EIO: the client is gone
                 raise AssertionError(f"{text!r} is not in {self.seen!r}") from error
         self.seen = self.seen.partition(text)[2]
@@ -81,7 +93,7 @@ class Terminal:
     def close(self) -> None:
         self.process.kill()
         self.process.wait(DEADLINE)
-        os.close(self._master)
+        os.close(self.master)
 
 
 @contextmanager

@@ -20,10 +20,10 @@ Handler = Callable[[socket.socket], None]
 
 
 class Server:
-    """Listens on 127.0.0.1 and gives its first connection to the handler, in a thread."""
+    """Listens on 127.0.0.1 and gives its connections to the handlers, one after another, in a thread."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, *handlers: Handler) -> None:
+        self._handlers = handlers
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(DEADLINE)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -44,10 +44,11 @@ class Server:
 
     def _serve(self) -> None:
         try:
-            with self._listener.accept()[0] as conn:
-                conn.settimeout(DEADLINE)
-                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is there before a reset
-                self._handler(conn)
+            for handler in self._handlers:
+                with self._listener.accept()[0] as conn:
+                    conn.settimeout(DEADLINE)
+                    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is there before a reset
+                    handler(conn)
         except Exception as error:  # noqa: BLE001 (raised again in the test's thread)
             self._problem = error
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SHAPELESS_NAMES = {"util", "utils", "helper", "helpers"}
 LONGEST_FUNCTION = 60
 THIRD_PARTIES = {"psutil"}
+OF_EXTRAS = {"mpchat/client/screen/editor.py": {"prompt_toolkit"}}
 
 Rule = Callable[[Path, str], list[str]]
 
@@ -30,7 +31,7 @@ def third_parties_are_few(path: Path, source: str) -> list[str]:
             modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             modules += [node.module or ""]
-    known = sys.stdlib_module_names | THIRD_PARTIES | {"mpchat"}
+    known = sys.stdlib_module_names | THIRD_PARTIES | {"mpchat"} | OF_EXTRAS.get(path.as_posix(), set())
     return [f"imports {name}" for name in modules if name.split(".")[0] not in known]
 
 
@@ -81,6 +82,7 @@ def _is_named(node: ast.expr, *names: str) -> bool:
 BREACHES: list[tuple[Rule, str, str]] = [
     (third_parties_are_few, "mpchat/log/redis.py", "import redis.asyncio"),
     (third_parties_are_few, "mpchat/log/redis.py", "def f():\n    from redis.asyncio import Redis"),
+    (third_parties_are_few, "mpchat/client/screen/chat.py", "from prompt_toolkit import Application"),
     (modules_are_nouns, "mpchat/server/utils.py", ""),
     (modules_are_nouns, "mpchat/helpers/thing.py", ""),
     (functions_are_short, "mpchat/chat/state/state.py", "def f():\n" + "    x = 1\n" * 60),
@@ -94,6 +96,7 @@ BREACHES: list[tuple[Rule, str, str]] = [
 # What the rules allow.
 CUSTOMS: list[tuple[Rule, str, str]] = [
     (third_parties_are_few, "mpchat/server/kernel.py", "import psutil, asyncio, mpchat.log\nfrom . import control"),
+    (third_parties_are_few, "mpchat/client/screen/editor.py", "from prompt_toolkit import Application"),
     (functions_are_short, "mpchat/chat/state/state.py", "def f():\n" + "    x = 1\n" * 59),
     (
         errors_of_the_system_are_in_words,

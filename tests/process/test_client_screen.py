@@ -33,6 +33,11 @@ def saying(*lines: str, received: list[bytes] | None = None) -> Handler:
     return handle
 
 
+def say_hello(conn: socket.socket) -> None:
+    """Sign on, and close."""
+    sign_on(conn)
+
+
 def leave(terminal: Drawn) -> None:
     terminal.type(b"\x15\x04")  # Ctrl-U, Ctrl-D
     assert terminal.wait() == 0
@@ -353,7 +358,7 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
 
 def test_no_reconnect() -> None:
     with (
-        Server(lambda conn: sign_on(conn) and None) as server,
+        Server(say_hello) as server,
         drawn(server.address, "--name", "bot", "--no-reconnect") as terminal,
     ):
         assert terminal.wait() == 1
@@ -361,7 +366,7 @@ def test_no_reconnect() -> None:
 
 
 def test_leaving_while_it_tries_again() -> None:
-    with Server(lambda conn: sign_on(conn) and None) as server, drawn(server.address, "--name", "bot") as terminal:
+    with Server(say_hello) as server, drawn(server.address, "--name", "bot") as terminal:
         terminal.see("trying again in")
         leave(terminal)
 

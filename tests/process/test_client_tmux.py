@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from clientruns import draw_command
 from drawnclient import squeeze
-from playedserver import DEADLINE, Server, sign_on
+from playedserver import DEADLINE, Server, received_by, sign_on
 
 LOOK_AGAIN = 0.05
 TYPED = "李雷 says hi and 👍 " * 6 + "to the end"
@@ -64,6 +64,20 @@ def in_tmux(path: Path, columns: int, *args: str) -> Iterator[Pane]:
         yield pane
     finally:
         subprocess.run(["tmux", "-S", str(path / "tmux"), "kill-server"], check=False, timeout=DEADLINE)
+
+
+def test_pictures_of_several_characters_leave_no_gaps(tmp_path: Path) -> None:
+    received: list[bytes] = []
+    with Server(received_by(received)) as server, in_tmux(tmp_path, 60, server.address, "--name", "bot") as pane:
+        pane.see_once("* Hello, bot.")
+        for char in "I ❤\ufe0f 👩\u200d👩\u200d👧 👍🏽 🇩🇪 e\u0301 all":
+            pane.type(char)
+        pane.see_once("> I ❤ 👩👩👧 👍 🇩🇪 é all")
+        pane.type("\x02\x02\x02\x02x")  # Ctrl-B
+        pane.see_once("> I ❤ 👩👩👧 👍 🇩🇪 éx all")
+        pane.type("\r")
+        pane.type("\x04")
+    assert received == ["I ❤\ufe0f 👩\u200d👩\u200d👧 👍🏽 🇩🇪 e\u0301x all".encode(), b"/quit"]
 
 
 @pytest.mark.parametrize("columns", [60, 120])

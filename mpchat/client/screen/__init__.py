@@ -5,7 +5,7 @@
      ├-----> roster                       who and what there is, as far as the lines have shown it
      ├-----> completion, outgoing         what Tab offers; what becomes of what is typed or pasted
      └-----> reconnecting                 when to try again
-    painting -> wrapping, colors
+    painting -> wrapping, colors;  editor -> glyphs
 
 All but `chat` and `editor` are pure. Only `editor` imports prompt_toolkit, of the extra `client`. What is read from the
 server's lines serves looks and completion: a line that is not understood is shown as it is.

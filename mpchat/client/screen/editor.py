@@ -10,6 +10,7 @@ answer that comes late would be input for the shell.
 """
 
 import asyncio
+import bisect
 import io
 import os
 import signal
@@ -31,7 +32,14 @@ from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import BufferControl, Dimension, FormattedTextControl, HSplit, Layout, Window
-from prompt_toolkit.layout.processors import BeforeInput, HighlightIncrementalSearchProcessor
+from prompt_toolkit.layout.processors import (
+    BeforeInput,
+    HighlightIncrementalSearchProcessor,
+    Processor,
+    Transformation,
+    TransformationInput,
+)
+from prompt_toolkit.layout.utils import explode_text_fragments
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.utils import get_cwidth
@@ -39,6 +47,7 @@ from prompt_toolkit.widgets import SearchToolbar
 
 from mpchat.client.errors import ClientError
 from mpchat.client.screen.completion import Offer
+from mpchat.client.screen.glyphs import list_visible
 from mpchat.client.screen.outgoing import Paste, read_paste
 from mpchat.client.screen.painting import Painted, Piece, lay_out
 from mpchat.client.terminal import Output
@@ -180,7 +189,7 @@ class Editor:
         search = SearchToolbar(ignore_case=True)
         control = BufferControl(
             buffer=self._buffer,
-            input_processors=[BeforeInput(lambda: self.prompt), HighlightIncrementalSearchProcessor()],
+            input_processors=[HighlightIncrementalSearchProcessor(), Parts(), BeforeInput(lambda: self.prompt)],
             search_buffer_control=search.control,
             preview_search=True,
         )
@@ -320,6 +329,21 @@ class Cycle:
     before: Document
     number: int
     after: Document
+
+
+class Parts(Processor):
+    """Shows the parts of pictures that are made of several characters; see `glyphs`."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        fragments = explode_text_fragments(transformation_input.fragments)
+        visible = list_visible("".join(fragment[1] for fragment in fragments))
+        if len(visible) == len(fragments):
+            return Transformation(list(fragments))
+        return Transformation(
+            [fragments[at] for at in visible],
+            source_to_display=lambda at: bisect.bisect_left(visible, at),
+            display_to_source=lambda at: visible[at] if at < len(visible) else len(fragments),
+        )
 
 
 class Keyboard(Vt100Input):

@@ -16,6 +16,9 @@ Piece = tuple[str, str]
 ME = "bold reverse"
 """My name, where others say it."""
 
+TAB = "    "
+"""Instead of a tab: how wide that is depends on where it stands."""
+
 TIME_WIDTH = 6
 """Columns of `HH:MM `."""
 
@@ -33,6 +36,7 @@ class Painted:
 
 def paint(line: str, me: str, time: str, *, has_margin: bool = True) -> Painted:
     """A line of the server as it is shown to `me`."""
+    line = line.replace("\t", TAB)
     reading = read_shown(line)
     start = len(line) - len(reading.text)
     painted = Painted(line, (), time, has_margin)

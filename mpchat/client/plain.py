@@ -60,7 +60,10 @@ async def converse(options: Options, source: LineInput, output: Output) -> None:
         await output.write(options.advice + "\n")
         await output.flush()
     try:
-        connection = await interrupts.race(connect(options.address, timing=options.timing, segments=options.segments))
+        is_bulk = not source.is_terminal
+        connection = await interrupts.race(
+            connect(options.address, timing=options.timing, segments=options.segments, is_bulk=is_bulk)
+        )
     except Interrupted:
         return
     chat = Chat(connection, options, source, output)

@@ -459,6 +459,21 @@ def test_a_network_that_vanishes_ends_the_connection() -> None:
         lost.set()
 
 
+def test_a_server_that_has_no_room_for_longer_than_a_dead_one_is_waited_for() -> None:
+    received: list[bytes] = []
+
+    def handle(conn: socket.socket) -> None:
+        lines = sign_on(conn)
+        assert not threading.Event().wait(1.5)  # three times `silence`
+        received.extend(lines.rest())
+
+    given = (b"x" * 60_000 + b"\n") * 200
+    with Server(handle) as server:
+        done = pipe_through(server.address, "--name", "bot", given=given, timing="silence=0.5")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"".join(line + b"\n" for line in received) == given
+
+
 def test_what_a_closing_server_did_not_take_is_known() -> None:
     left = threading.Event()
 

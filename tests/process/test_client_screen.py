@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from clientruns import DRIVER, Terminal, draw_command
 from drawnclient import Drawn, drawn, drawn_at_shell, drawn_by_hand
-from playedserver import DEADLINE, HELLO, QUESTION, Handler, Lines, Server, received_by, reset, sign_on
+from playedserver import DEADLINE, HELLO, QUESTION, Handler, Lines, Server, drop_all, received_by, reset, sign_on
 
 PASTE, PASTED = b"\x1b[200~", b"\x1b[201~"
 STRANGE = "李雷 says e\u0301 and 👍 " * 8 + "to the end"
@@ -354,6 +354,35 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
         terminal.see("bot: half a line")
         leave(terminal)
     assert received == [b"/join #tea", b"/join #python", b"half a line", b"/quit"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a network that vanishes is played by a socket filter of Linux")
+def test_what_a_network_that_vanished_swallowed_is_named() -> None:
+    received: list[bytes] = []
+
+    def vanish(conn: socket.socket) -> None:
+        lines = sign_on(conn)
+        assert lines.next() == b"arrived"
+        drop_all(conn)
+        conn.sendall(b"ann: so\n")
+        assert gone.wait(DEADLINE)
+
+    gone = threading.Event()
+    with (
+        Server(vanish, received_by(received)) as server,
+        drawn(server.address, "--name", "bot", timing="silence=8", columns=120) as terminal,
+    ):
+        terminal.see("* Hello, bot.")
+        terminal.type(b"arrived\r")
+        terminal.see("ann: so")
+        terminal.type(b"swallowed\r")
+        terminal.see("Connection timed out")
+        gone.set()
+        terminal.see("! Perhaps not arrived: swallowed")
+        assert not any("not arrived: arrived" in row for row in terminal.rows)
+        terminal.see("what was said meanwhile is missing")
+        leave(terminal)
+    assert received == [b"/quit"]
 
 
 def test_no_reconnect() -> None:

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from mpchat.client.errors import ConnectFailed, ConnectionEnded, NameRefused, Stalled
+from mpchat.client.net.acknowledgement import count_acknowledged
 from mpchat.client.net.address import Address
 from mpchat.client.net.dialing import dial
 from mpchat.client.net.dialogue import Dialogue, Event, Mode, Phase
@@ -64,6 +65,9 @@ class Connection(asyncio.Protocol, AsyncIterator[Event]):
         self._moved_at = self._loop.time()
         self._unsent = 0
         self._has_cut_off = False
+        self._written = 0
+        self.doubtful = 0
+        """Of the bytes that were sent last, how many the server's system had not acknowledged at the end."""
         self._is_half_closing = False
         self._caught_up_at = self._loop.time()
 
@@ -133,6 +137,11 @@ class Connection(asyncio.Protocol, AsyncIterator[Event]):
     def has_events(self) -> bool:
         """Whether the next event is there already."""
         return bool(self._events)
+
+    @property
+    def written(self) -> int:
+        """Bytes that were sent so far, as far as we are concerned."""
+        return self._written
 
     @property
     def has_unsent(self) -> bool:
@@ -205,6 +214,7 @@ class Connection(asyncio.Protocol, AsyncIterator[Event]):
         is_segment = self._dialogue.mode is Mode.SEGMENTS
         self._wire.set_write_buffer_limits(high=0 if is_segment else SEND_QUEUE)
         self._wire.write(data)
+        self._written += len(data)
         if not is_segment:
             self._caught_up_at = max(self._caught_up_at, self._loop.time()) + self._timing.line
         await self._until_room()
@@ -260,6 +270,7 @@ class Connection(asyncio.Protocol, AsyncIterator[Event]):
     def _finish(self, end: End) -> None:
         if self.end is None:
             self.end = end
+            self.doubtful = self._written - count_acknowledged(self._sock, self._written)
             self._dialogue.receive_eof()
             self._settle()
 
@@ -275,13 +286,19 @@ class Connection(asyncio.Protocol, AsyncIterator[Event]):
             return
 
 
-async def connect(address: Address, *, timing: Timing | None = None, segments: bool = False) -> Connection:
-    """Connect to the first of the host's addresses that answers. Raises ConnectFailed."""
+async def connect(
+    address: Address, *, timing: Timing | None = None, segments: bool = False, is_bulk: bool = False
+) -> Connection:
+    """Connect to the first of the host's addresses that answers. Raises ConnectFailed.
+
+    `is_bulk`: more will be sent than a server that throttles has room for. Then it may have no room for longer than
+    `silence`, and a network that has vanished is noticed as late as the system does.
+    """
     timing = timing or Timing()
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timing.connect):
-            sock = await dial(address, loop.time() + timing.connect, timing.silence)
+            sock = await dial(address, loop.time() + timing.connect, None if is_bulk else timing.silence)
     except TimeoutError:
         raise ConnectFailed(f"No answer from {address} within {timing.connect:g} s.") from None
     try:

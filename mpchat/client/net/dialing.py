@@ -26,10 +26,10 @@ class Candidate:
     target: tuple[Any, ...]
 
 
-async def dial(address: Address, deadline: float, silence: float) -> socket.socket:
+async def dial(address: Address, deadline: float, silence: float | None) -> socket.socket:
     """A connected socket. Each of several addresses gets its share of the time, so a dead one hides no living one.
 
-    A peer that acknowledges nothing for `silence` seconds ends the connection, where the system can do that.
+    A peer that takes nothing for `silence` seconds ends the connection, where the system can do that; None: for longer.
     """
     loop = asyncio.get_running_loop()
     candidates = await resolve(address)
@@ -48,14 +48,15 @@ async def dial(address: Address, deadline: float, silence: float) -> socket.sock
     raise ConnectFailed(f"Cannot connect to {address}: {os.strerror(problem.errno)}.") from problem
 
 
-async def dial_one(candidate: Candidate, silence: float) -> socket.socket:
+async def dial_one(candidate: Candidate, silence: float | None) -> socket.socket:
     sock = socket.socket(candidate.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         set_keepalive(sock)
         await asyncio.get_running_loop().sock_connect(sock, candidate.target)
-        # Only now: before, it would also bound the time for an answer to our SYN, which is the caller's to bound.
-        limit_silence(sock, silence)
+        if silence is not None:
+            # Only now: before, it would also bound the time for an answer to our SYN, which is the caller's to bound.
+            limit_silence(sock, silence)
     except BaseException:  # cancelled by Ctrl-C or by the time, too
         sock.close()
         raise
@@ -70,7 +71,10 @@ def set_keepalive(sock: socket.socket) -> None:
 
 
 def limit_silence(sock: socket.socket, silence: float) -> None:
-    """Keep-alive does not see a dead peer while output waits for its acknowledgement: this does (tcp(7))."""
+    """Keep-alive does not see a dead peer while output waits for its acknowledgement: this does (tcp(7)).
+
+    It also ends a connection whose peer is alive and has had no room for so long (tcp_probe_timer(), net/ipv4).
+    """
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None:
         sock.setsockopt(socket.IPPROTO_TCP, option, int(silence * 1000))

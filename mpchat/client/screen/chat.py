@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpchat.client.errors import ClientError, ConnectionEnded, NameRefused, ServerClosed, Stalled
 from mpchat.client.interrupts import Interrupted, Interrupts
@@ -27,6 +28,18 @@ from mpchat.client.typed import is_quit
 
 EARLIER, NOW = "Earlier in #", "Now."
 """Notices around lines that were said before we came."""
+
+
+MOST_DOUBTFUL = 1000
+"""How many of the lines that were sent last are remembered for the case that the connection is lost."""
+
+
+class Said(NamedTuple):
+    """A line that was sent: when, and how many bytes of the connection were sent with it."""
+
+    line: str
+    at: float
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ class Chat:
         self._name = options.name
         self._max_line = MAX_LINE
         self._queue: deque[str] = deque()
-        self._said: deque[tuple[float, str]] = deque(maxlen=100)
+        self._said: deque[Said] = deque(maxlen=MOST_DOUBTFUL)
         self._has_more = asyncio.Event()
         self._leaving = asyncio.Event()
         self._greeted = asyncio.Event()
@@ -178,12 +191,13 @@ class Chat:
             if self._leaving.is_set():
                 return
             problem = self._judge(self._connection)
+            doubtful = self._list_doubtful(self._connection)
             self._connection.abort()
             self._connection = None
             if not self._habits.reconnects or not (self._roster.me or self._lost_at):
                 self._problem = problem
                 return
-            await self._reconnect(problem)
+            await self._reconnect(problem, doubtful)
 
     async def _converse(self, connection: Connection) -> None:
         """Show and send at the same time, until the connection has ended."""
@@ -204,13 +218,14 @@ class Chat:
             return ConnectionEnded(f"The connection to {connection.address} was lost: {connection.reason}.")
         return ServerClosed("The server closed the connection.")
 
-    async def _reconnect(self, problem: ClientError) -> None:
+    async def _reconnect(self, problem: ClientError, doubtful: list[str]) -> None:
         """Tell what has happened, and try until there is a connection again."""
         if not self._lost_at:
             self._lost_at = self._now()
             self._wanted_rooms = (list(self._roster.rooms), self._roster.current)
             self._tell(f"{problem} Trying again; what you type stays in the line.", is_error=True)
-            self._tell_doubtful()
+            for line in doubtful:
+                self._tell(f"Perhaps not arrived: {line}", is_error=True)
         self._roster.forget_rooms()
         while self._connection is None:
             pause = next(self._pauses)
@@ -226,11 +241,13 @@ class Chat:
             except ClientError:
                 continue  # the status line says that we try again
 
-    def _tell_doubtful(self) -> None:
+    def _list_doubtful(self, connection: Connection) -> list[str]:
+        """The lines of this connection of which nobody can say whether they have arrived."""
         since = asyncio.get_running_loop().time() - DOUBTFUL
-        for line in [line for at, line in self._said if at >= since]:
-            self._tell(f"Perhaps not arrived: {line}", is_error=True)
+        safe = connection.written - connection.doubtful
+        lines = [said.line for said in self._said if said.at >= since or said.end > safe]
         self._said.clear()
+        return lines
 
     # -- what comes -----------------------------------------------------------------------------------------
 
@@ -293,7 +310,7 @@ class Chat:
         line = self._queue[0]
         await connection.say(line)
         self._queue.popleft()
-        self._said.append((asyncio.get_running_loop().time(), line))
+        self._said.append(Said(line, asyncio.get_running_loop().time(), connection.written))
         if own := show_own(line, self._roster.me or self._name or ""):
             self._editor.show(paint(own, self._roster.me, self._now(), has_margin=self._habits.has_time))
         if is_quit(line):

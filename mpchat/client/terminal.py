@@ -94,7 +94,7 @@ class Output:
 
     def __init__(self, descriptor: int | None) -> None:
         self.is_terminal = descriptor is not None and os.isatty(descriptor)
-        self._descriptor = descriptor
+        self._descriptor = reopen_terminal(descriptor) if descriptor is not None and self.is_terminal else descriptor
         self._held = bytearray()
         self._turn = asyncio.Lock()
 
@@ -134,6 +134,18 @@ class Output:
             if error.errno in (errno.EPIPE, errno.EIO):
                 raise OutputClosed("Nobody reads the output.") from error
             raise TerminalFailed(f"Cannot write the output: {error.strerror}.") from error
+
+
+def reopen_terminal(descriptor: int) -> int:
+    """The same terminal, opened again so that writes never block; `descriptor` itself where that is impossible.
+
+    A terminal is ready when it has room for one byte (n_tty_poll()), and the write of more would block. O_NONBLOCK on
+    the descriptor that we were given would hold for the shell, too. The new one is open as long as the process runs.
+    """
+    try:
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return descriptor
 
 
 async def wait_readable(descriptor: int) -> None:

@@ -10,6 +10,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,15 +100,15 @@ def test_ctrl_z_and_fg(tmp_path: Path) -> None:
     with Server(handler) as server, drawn_by_hand(server.address, "--name", "bot", path=tmp_path / "chat") as terminal:
         terminal.see("ann: hi")
         terminal.type(b"half a li\x1a")
-        terminal.until(lambda: not any(row.startswith(">") for row in terminal.rows), "no input line")
-        terminal.type(b"echo the shell\n")
-        terminal.until(lambda: "the shell" in terminal.rows, "the shell")
+        terminal.until(lambda: terminal.last_row == "shell>", "the shell")
+        terminal.type(b"echo the sh''ell\n")
+        terminal.see("the shell")
         terminal.type(b"fg\n")
         terminal.see_line("> half a li")
         terminal.type(b"ne\r")
         terminal.see("bot: half a line")
         terminal.type(b"\x04")
-        terminal.until(lambda: not any(row.startswith(">") for row in terminal.rows), "no input line")
+        terminal.until(lambda: terminal.last_row == "shell>", "the shell")  # before, what is typed is thrown away
         terminal.type(b"exit\n")
         assert terminal.wait() == 0
     assert received == [b"half a line", b"/quit"]
@@ -383,6 +384,38 @@ def test_what_a_network_that_vanished_swallowed_is_named() -> None:
         terminal.see("what was said meanwhile is missing")
         leave(terminal)
     assert received == [b"/quit"]
+
+
+@pytest.mark.slow
+def test_what_a_server_did_not_read_is_offered_again() -> None:
+    received: list[bytes] = []
+
+    def stall(conn: socket.socket) -> None:
+        sign_on(conn)
+        assert stalled.wait(DEADLINE)
+
+    stalled = threading.Event()
+    lines = [b"%d " % number + b"x" * 4000 for number in range(1800)]  # more than the buffers on the way hold
+    with Server(stall, received_by(received)) as server:
+        program = draw_command(server.address, "--name", "bot", timing="idle=8, line=0")
+        # Not emulated: so much text takes the emulator minutes.
+        with closing(Terminal(program, {**os.environ, "TERM": "xterm"}, (24, 300))) as terminal:
+            terminal.expect(b"* Hello, bot.")
+            for start in range(0, len(lines), 300):  # prompt_toolkit's time for a paste grows with its square
+                terminal.type(PASTE + b"\r".join(lines[start : start + 300]) + PASTED)
+                terminal.expect(b"Send 300 lines? y/n")
+                terminal.type(b"y")
+            terminal.expect(b"does not read what is sent.")
+            stalled.set()
+            terminal.expect(b"lines that did not go out? y/n")
+            terminal.type(b"y")
+            terminal.expect(b"bot\x1b[0m: 1799 ")
+            terminal.type(b"\x04")
+            terminal.expect(b"\x1b[?2004l")
+            assert terminal.wait() == 0
+    first = lines.index(received[0])
+    assert first > 0
+    assert received == [*lines[first:], b"/quit"]
 
 
 def test_no_reconnect() -> None:

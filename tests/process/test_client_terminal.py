@@ -6,10 +6,12 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from clientruns import at_shell, at_terminal, running
+from clientruns import Terminal, at_shell, at_terminal, command, draw_command, running
 from playedserver import (
     DEADLINE,
     HELLO,
@@ -170,6 +172,34 @@ def test_a_signal_ends_it_while_its_output_is_stuck(number: signal.Signals) -> N
         assert client.wait(DEADLINE) == 0
         assert client.stderr is not None
         assert client.stderr.read() == b""
+
+
+@pytest.mark.parametrize("program", [command, draw_command])
+def test_a_signal_ends_it_while_its_terminal_is_stuck(program: Callable[..., list[str]]) -> None:
+    """Nobody reads what the terminal shows, as when the network of an ssh session is gone."""
+    stuck = threading.Event()
+
+    def handle(conn: socket.socket) -> None:
+        sign_on(conn)
+        try:
+            conn.settimeout(1.0)
+            while True:
+                conn.sendall(b"ann: " + b"y" * 1000 + b"\n")
+        except TimeoutError:
+            stuck.set()
+        try:
+            conn.settimeout(DEADLINE)
+            while conn.recv(4096):
+                pass
+        except ConnectionError:
+            return
+
+    with Server(handle) as server:
+        options = program(server.address, "--name", "bot", timing="farewell=0.1")
+        with closing(Terminal(options, {**os.environ, "TERM": "xterm"})) as terminal:
+            assert stuck.wait(DEADLINE)
+            terminal.process.send_signal(signal.SIGTERM)
+            assert terminal.wait() == 0
 
 
 @pytest.mark.parametrize(

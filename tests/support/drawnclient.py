@@ -46,6 +46,11 @@ class Drawn(Terminal):
         return ["".join(row[column].data for column in columns).rstrip() for row in self._screen.history.top]
 
     @property
+    def last_row(self) -> str:
+        """The last row that is not blank."""
+        return next((row for row in reversed(self.rows) if row), "")
+
+    @property
     def cursor(self) -> tuple[int, int]:
         """Row and column of the cursor, from 0."""
         return self._screen.cursor.y, self._screen.cursor.x
@@ -124,7 +129,7 @@ def drawn_at_shell(*args: str, columns: int = 80, timing: str = "") -> Iterator[
 
 INTERACTIVE = """
 exec <"$(tty)"
-PS1=; exec sh -i
+PS1="shell> "; export PS1; exec sh -i
 """
 
 

@@ -34,6 +34,10 @@ MOST_DOUBTFUL = 1000
 """How many of the lines that were sent last are remembered for the case that the connection is lost."""
 
 
+MOST_NAMED = 20
+"""How many lines that were not sent are named one by one."""
+
+
 class Said(NamedTuple):
     """A line that was sent: when, and how many bytes of the connection were sent with it."""
 
@@ -90,6 +94,7 @@ class Chat:
         self._lost_at = ""
         self._pauses = pauses()
         self._state = "connecting"
+        self._stall: Stalled | None = None
         self._problem: ClientError | None = None
 
     async def run(self, interrupts: Interrupts) -> None:
@@ -112,9 +117,10 @@ class Chat:
             await asyncio.gather(talking, leaving, return_exceptions=True)
             if self._connection is not None:
                 self._connection.abort()
-            edited, *_ = await asyncio.gather(editing, return_exceptions=True)
-        if isinstance(edited, BaseException):
-            raise edited
+            await asyncio.gather(editing, return_exceptions=True)
+        for task in (editing, talking):
+            if not task.cancelled():
+                task.result()
         if self._problem is not None:
             raise self._problem
 
@@ -131,8 +137,7 @@ class Chat:
 
     def _tell_unsent(self) -> None:
         """Name what was typed and does not go out any more."""
-        for line in self._queue:
-            self._tell(f"Not sent: {line}", is_error=True)
+        self._tell_not_sent(tuple(self._queue))
         if self._editor.text.strip():
             self._tell(f"Not sent: {self._editor.text}")
 
@@ -202,18 +207,30 @@ class Chat:
     async def _converse(self, connection: Connection) -> None:
         """Show and send at the same time, until the connection has ended."""
         sender = asyncio.create_task(self._send(connection))
+        shower = asyncio.create_task(self._show(connection))
         try:
-            async for event in connection:
-                self._hear(event.text, is_refusal=isinstance(event, Refusal))
-                if not connection.has_events:
-                    await self._editor.shown()
+            await asyncio.wait({sender, shower}, return_when=asyncio.FIRST_COMPLETED)
+            if sender.done():
+                sender.result()
+            await shower
         finally:
             self._is_on = False
             sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            shower.cancel()
+            await asyncio.gather(sender, shower, return_exceptions=True)
+
+    async def _show(self, connection: Connection) -> None:
+        """Show what comes, until the connection has ended."""
+        async for event in connection:
+            self._hear(event.text, is_refusal=isinstance(event, Refusal))
+            if not connection.has_events:
+                await self._editor.shown()
 
     def _judge(self, connection: Connection) -> ClientError:
         """Why the connection is over."""
+        if self._stall is not None:
+            stall, self._stall = self._stall, None
+            return stall
         if connection.end is End.LOST:
             return ConnectionEnded(f"The connection to {connection.address} was lost: {connection.reason}.")
         return ServerClosed("The server closed the connection.")
@@ -298,7 +315,7 @@ class Chat:
             while True:
                 await self._send_next(connection)
         except Stalled as error:
-            self._tell(str(error), is_error=True)
+            self._stall = error
             connection.abort()
         except ConnectionEnded:
             return
@@ -363,11 +380,16 @@ class Chat:
             if is_yes and self._is_on:
                 self._send_all(unsent)
             else:
-                for line in unsent:
-                    self._tell(f"Not sent: {line}", is_error=True)
+                self._tell_not_sent(unsent)
 
         count = f"{len(unsent)} lines" if len(unsent) > 1 else "the line"
         self._editor.ask(f"Send {count} that did not go out? y/n", answer)
+
+    def _tell_not_sent(self, lines: tuple[str, ...]) -> None:
+        for line in lines[:MOST_NAMED]:
+            self._tell(f"Not sent: {line}", is_error=True)
+        if len(lines) > MOST_NAMED:
+            self._tell(f"Nor were {len(lines) - MOST_NAMED} lines behind these.", is_error=True)
 
     def _tell(self, text: str, *, is_error: bool = False) -> None:
         self._editor.show(tell(text, self._now(), is_error=is_error, has_margin=self._habits.has_time))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 Measure = Callable[[str], int]
 """The columns that a text takes."""
 
-_LINK = re.compile(r"\w+://|www\.")
 _WORD = re.compile(r"\s*\S+|\s+$")
 _JOINER = "\u200d"
 
@@ -28,7 +27,7 @@ def wrap(text: str, width: int, measure: Measure) -> list[tuple[int, int]]:
     for found in _WORD.finditer(text):  # each word with the white space before it
         bare = found[0].lstrip()
         size = measure(found[0])
-        is_whole = measure(bare) <= room or _LINK.search(bare)
+        is_whole = measure(bare) <= room or _has_link(bare)
         if used and used + size > room and is_whole:
             rows.append((start, end))
             start, used = found.end() - len(bare), 0
@@ -40,6 +39,10 @@ def wrap(text: str, width: int, measure: Measure) -> list[tuple[int, int]]:
             rows += full
             used = measure(text[start:end])
     return [*rows, (start, end)]
+
+
+def _has_link(word: str) -> bool:
+    return "://" in word or "www." in word
 
 
 def _cut(text: str, start: int, end: int, room: int, measure: Measure) -> list[tuple[int, int]]:

@@ -329,6 +329,7 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
     def lose(conn: socket.socket) -> None:
         lines = sign_on(conn)
         conn.sendall(b"* You are in #python with eve.\n* You are in #tea, alone.\n* You talk in #python now.\n")
+        conn.sendall(b"* You are now called bob.\n")
         assert lines.next() == b"hello"
         assert go.wait(DEADLINE)
         end(conn)
@@ -338,9 +339,9 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
         received_by(received)(conn)
 
     with Server(lose, stay) as server, drawn(server.address, "--name", "bot", columns=120) as terminal:
-        terminal.see("#python, 2 members")
+        terminal.see("#python, 2 members  bob")
         terminal.type(b"hello\r")
-        terminal.see("bot: hello")
+        terminal.see("bob: hello")
         terminal.type(b"half a line")
         terminal.see_line("> half a line")
         go.set()
@@ -351,8 +352,9 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
         terminal.see_line("> half a line")
         back.set()
         terminal.see("not connected, what was said meanwhile is missing")
+        terminal.see("* Hello, bob.")
         terminal.type(b"\r")
-        terminal.see("bot: half a line")
+        terminal.see("bob: half a line")
         leave(terminal)
     assert received == [b"/join #tea", b"/join #python", b"half a line", b"/quit"]
 

@@ -29,6 +29,9 @@ from mpchat.client.typed import is_quit
 EARLIER, NOW = "Earlier in #", "Now."
 """Notices around lines that were said before we came."""
 
+RENAMED = "You are now called "
+"""The notice that our name is another one now, because we wanted it."""
+
 
 MOST_DOUBTFUL = 1000
 """How many of the lines that were sent last are remembered for the case that the connection is lost."""
@@ -276,6 +279,8 @@ class Chat:
         self._roster.hear(reading)
         if line.startswith(HELLO):
             self._greeted.set()
+        if reading.kind is Kind.NOTICE and reading.text.startswith(RENAMED):
+            self._name = self._roster.me
         if reading.kind is Kind.NOTICE:
             self._is_earlier = (self._is_earlier or reading.text.startswith(EARLIER)) and reading.text != NOW
         at = "" if self._is_earlier else self._now()

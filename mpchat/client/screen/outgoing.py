@@ -10,7 +10,7 @@ from mpchat.client.typed import as_read, quote
 from mpchat.wire.line.meaning import Kind, read_meaning
 
 MAX_LINE = 4096
-"""Bytes of a line that an mpchat server takes by default (docs/line-protocol.md, "Framing")."""
+"""Bytes of a line that an mpchat server takes by default (docs/reference/line-protocol.md, "Framing")."""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _LIMIT = re.compile(r"That line is too long: (\d+) bytes at most\..*")

@@ -1,6 +1,6 @@
 """What a line of the server is: who speaks, where, to whom. For looks, completion and the bell; never for correctness.
 
-Pure. Knows the shapes of docs/line-protocol.md, "What is shown", and takes everything else for a line of no kind.
+Pure. Knows the shapes of docs/reference/line-protocol.md, "What is shown". Everything else is a line of no kind.
 """
 
 import enum

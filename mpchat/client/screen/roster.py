@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mpchat.client.screen.reading import NAME, Kind, Reading
 
 CROWD = 100
-"""Members of a room above which the server no longer tells who comes and goes (docs/line-protocol.md)."""
+"""Members of a room above which the server no longer tells who comes and goes (docs/reference/line-protocol.md)."""
 
 MOST_SPEAKERS = 1000
 """How many of those who spoke are remembered."""

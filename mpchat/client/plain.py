@@ -27,7 +27,7 @@ from mpchat.client.net.connection import Connection, End, connect
 from mpchat.client.net.dialogue import Mode, Refusal
 from mpchat.client.terminal import CANONICAL_MOST, LineInput, Output
 from mpchat.client.timing import Timing
-from mpchat.client.typed import is_command, is_quit, quote
+from mpchat.client.typed import as_read, is_command, is_quit, quote
 
 REFUSED = re.compile(r"(\d{4}-\d\d-\d\d )?(\d\d:\d\d )?! ")
 """How the server's errors begin, with `/timestamp on` too. No message begins so: a name stands before it."""
@@ -194,8 +194,8 @@ class Chat:
     async def _send_lines(self) -> None:
         while (line := await self._read_line()) is not None:
             quits = self._quits(line)
-            if not self._takes_commands and self._connection.is_mpchat:
-                line = quote(line)
+            if self._connection.is_mpchat:
+                line = as_read(line) if self._takes_commands else quote(line)
             # A server of segments knows no commands: it would show this one to everybody.
             if not (quits and self._connection.mode is Mode.SEGMENTS):
                 await self._connection.say(line)

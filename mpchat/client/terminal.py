@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import selectors
+from collections import deque
 
 from mpchat.client.errors import OutputClosed, TerminalFailed
 
@@ -42,6 +43,7 @@ class LineInput:
         self.is_terminal = descriptor is not None and os.isatty(descriptor)
         self._descriptor = descriptor
         self._held = bytearray()
+        self._split: deque[str] = deque()
         self._searched = 0
         self._has_ended = descriptor is None
         self.was_cut = False
@@ -50,13 +52,17 @@ class LineInput:
     @property
     def holds(self) -> bool:
         """Whether something was read that is in no line yet."""
-        return bool(self._held)
+        return bool(self._held or self._split)
 
     async def read_line(self) -> str | None:
         """The next line without its end, a last one without end included; None after the last.
 
+        A carriage return ends a line, too, as it does for the server.
+
         Raises TerminalFailed when the input cannot be read or a line is over MAX_INPUT_LINE bytes.
         """
+        if self._split:
+            return self._split.popleft()
         self.was_cut = False
         while (end := self._held.find(b"\n", self._searched)) < 0 and not self._has_ended:
             self._searched = len(self._held)
@@ -71,7 +77,9 @@ class LineInput:
         del self._held[: end + 1]
         self._searched = 0
         self.was_cut = self.is_terminal and end >= CANONICAL_MOST
-        return line.removesuffix(b"\r").decode(errors="replace")
+        first, *others = line.removesuffix(b"\r").decode(errors="replace").split("\r")
+        self._split.extend(others)
+        return first
 
     async def _read_chunk(self) -> bytes:
         assert self._descriptor is not None

@@ -1,7 +1,7 @@
 """What a line of our input is, and what to send for it, by the same rule as the server (`mpchat.wire.line.meaning`).
 
-Pure. A line from a person is sent as it was typed: the server reads it. A line of a text is sent so that the server
-says it just as it stands, also when it looks like a command.
+Pure. A line from a person is sent as it was typed, but without what the server takes out: so both read the same. A line
+of a text is sent so that the server says it just as it stands, also when it looks like a command.
 """
 
 from mpchat.chat.requests import Quit
@@ -32,5 +32,5 @@ def quote(line: str) -> str:
 
 
 def as_read(line: str) -> str:
-    """`line` as the server reads it: a control character in front of a slash hides no command."""
+    """`line` as the server reads it: without control characters, so none in front of a slash hides a command."""
     return clean_message(line.encode(errors="replace"))

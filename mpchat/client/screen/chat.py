@@ -24,7 +24,7 @@ from mpchat.client.screen.reading import Kind, read_shown, speaks_to
 from mpchat.client.screen.reconnecting import DOUBTFUL, describe_gap, pauses, rejoin
 from mpchat.client.screen.roster import Roster
 from mpchat.client.terminal import Output
-from mpchat.client.typed import is_quit
+from mpchat.client.typed import as_read, is_quit
 
 EARLIER, NOW = "Earlier in #", "Now."
 """Notices around lines that were said before we came."""
@@ -147,6 +147,7 @@ class Chat:
     # -- what the person does (editor.Listener) -------------------------------------------------------------
 
     def enter(self, text: str) -> bool:
+        text = as_read(text)
         if is_quit(text):
             if self._is_on and not (self._connection and self._connection.mode is Mode.SEGMENTS):
                 self._queue.append(text)

@@ -21,6 +21,7 @@ from mpchat_tools.common.limits import deferred_interrupts
 
 CONTEXT = multiprocessing.get_context("spawn")
 END_S = 2.0  # for all of them, when their pipes are closed
+LOOK_S = 0.2
 
 Pipe: TypeAlias = "Connection[Any, Any]"
 Said = TypeVar("Said")
@@ -55,16 +56,25 @@ class Crew:
             except BrokenPipeError:
                 raise ToolError("a process of ours died") from None
 
-    def hear(self, kind: type[Said], seconds: float, pipes: Iterable[Pipe] | None = None) -> list[Said]:
-        """Return one answer of each process, in the order of arrival. Raises ToolError after so many seconds."""
+    def hear(
+        self,
+        kind: type[Said],
+        seconds: float,
+        pipes: Iterable[Pipe] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> list[Said]:
+        """Return one answer of each process, in the order of arrival. Raises ToolError after so many seconds.
+
+        `meanwhile` is called every LOOK_S.
+        """
         answers: list[Said] = []
         waiting = list(self.pipes if pipes is None else pipes)
         deadline = time.monotonic() + seconds
         while waiting:
-            ready = wait(waiting, max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise ToolError(f"{len(waiting)} processes of ours have not {kind.__name__.lower()} in time")
-            for pipe in ready:
+            if time.monotonic() > deadline:
+                raise ToolError(f"{len(waiting)} processes of ours do not answer in time")
+            meanwhile()
+            for pipe in wait(waiting, min(LOOK_S, max(0.0, deadline - time.monotonic()))):
                 assert isinstance(pipe, Connection)
                 answer = receive(pipe)
                 assert isinstance(answer, kind), answer

@@ -64,6 +64,15 @@ def write_json(file: Path | None, report: dict[str, Any]) -> None:
         file.write_text(json.dumps(report, indent=1) + "\n")
 
 
+def tell(file: Path | None, report: dict[str, Any], text: str, log: str) -> int:
+    """Write the report of a check and print it, after faults with the end of the server's log; return the status."""
+    write_json(file, report)
+    print(text)
+    if report["faults"] and log:
+        print(f"the end of the server's log:\n{log}", file=sys.stderr)
+    return 1 if report["faults"] else 0
+
+
 def conclude(name: str, run: Callable[[], int]) -> int:
     """Run the tool `name`, and return its exit status."""
     try:

@@ -13,7 +13,6 @@ import argparse
 import math
 import random
 import shlex
-import sys
 import textwrap
 import time
 from collections.abc import Sequence
@@ -22,16 +21,7 @@ from typing import Any
 
 from mpchat_tools.common.faults import Kind
 from mpchat_tools.common.figures import format_pairs
-from mpchat_tools.common.options import (
-    OWN_COMMAND,
-    add_json,
-    amount,
-    check_files,
-    conclude,
-    names,
-    positive,
-    write_json,
-)
+from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, names, positive, tell
 from mpchat_tools.common.server import OwnServer
 from mpchat_tools.verify.surroundings import HAS_LIMITS, LIMITS, NOT_BOUND, Installation, bound_user
 from mpchat_tools.verify.trouble import AROUND_S, KINDS, MOVE_S, Killer
@@ -41,7 +31,7 @@ ROOM_MOST = 70  # clients: in rooms over 100 the server omits the notices that s
 
 
 def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Return the report, and the end of the server's log if there were faults. Raises ToolError."""
+    """Return the report, and the end of the server's log. Raises ToolError."""
     user = bound_user() if "limit" in options.kill else []
     with ExitStack() as stack:
         installation = stack.enter_context(closing(Installation())) if "disk" in options.kill else None
@@ -61,7 +51,7 @@ def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         killer.look()
         visitors.faults.merge(server.end())
         remarks = [] if user is not None else [f"limit: of descriptors only, since {NOT_BOUND}"]
-        return make_report(options, visitors, remarks), server.log_tail() if visitors.faults.counts else ""
+        return make_report(options, visitors, remarks), server.log_tail()
 
 
 def server_options(options: argparse.Namespace) -> list[str]:
@@ -211,11 +201,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     report, log = run_chaos(options)
-    write_json(options.json, report)
-    print(format_report(report))
-    if log:
-        print(f"the end of the server's log:\n{log}", file=sys.stderr)
-    return 1 if report["faults"] else 0
+    return tell(options.json, report, format_report(report), log)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

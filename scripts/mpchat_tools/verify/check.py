@@ -53,7 +53,7 @@ class Stream:
         self.lines = 0  # messages and notices of the order
         self.dropped = False  # no longer checked, after a fault that was reported
         self.latencies_ns = array("q")  # of an observer, from when messages were sent
-        self._room = room
+        self.room = room
         self._reference = room.reference
         self._own = room.reference.own.setdefault(name, deque())
         self._start = 0
@@ -77,7 +77,7 @@ class Stream:
                 line = block[at : block.index(b"\n", at) + 1]
                 # A client too far ahead is read without the reference, as if the reference were complete.
                 if not self._take(line, now_ns, self._reference.closed or len(block) - at > HELD):
-                    self._room.waiting.add(self)
+                    self.room.waiting.add(self)
                     break
                 taken = len(line)
             at += taken
@@ -160,11 +160,11 @@ class Stream:
 
     def _take_unknown(self, line: bytes, now_ns: int, alone: bool) -> bool:
         """Take a line that the reference does not have, or not yet."""
-        reference, said = self._reference, self._room.read(line)
+        reference, said = self._reference, self.room.read(line)
         key = (said.name, said.number) if said is not None and said.number else None
         if said is None:
             self._blame(Kind.TORN, f"got {line[:80]!r}")
-        elif said.room not in (self._room.name, None):
+        elif said.room not in (self.room.name, None):
             self._blame(Kind.MISDELIVERED, f"got {line[:80]!r}")
         elif said.name == self.name:
             self._blame(Kind.MISDELIVERED, f"got its own {line[:80]!r}")
@@ -237,10 +237,10 @@ class Stream:
         lost = list(lines)
         examples = [f"{self.name.decode()} never got {line[:80]!r}" for line in lost[:EXAMPLES]]
         if lost:
-            self._room.faults.add(Kind.LOST, *examples, count=len(lost))
+            self.room.faults.add(Kind.LOST, *examples, count=len(lost))
 
     def _blame(self, kind: Kind, words: str, count: int = 1) -> None:
-        self._room.faults.add(kind, f"{self.name.decode()} {words}", count=count)
+        self.room.faults.add(kind, f"{self.name.decode()} {words}", count=count)
 
 
 class Guest(Stream):
@@ -277,7 +277,7 @@ class Guest(Stream):
             return True
         for number, answer in enumerate(ANSWERS):
             match = answer.fullmatch(line)
-            if match is not None and match[1] in (self.name, self._room.name, b""):
+            if match is not None and match[1] in (self.name, self.room.name, b""):
                 if number < self._answers:
                     self._blame(Kind.DOUBLED, f"got {line[:80]!r} again, or too late")
                 else:
@@ -285,7 +285,7 @@ class Guest(Stream):
                     self._answers = number + 1
                 return True
         if not self.entered:
-            kind = Kind.TORN if self._room.read(line) is None else Kind.MISDELIVERED
+            kind = Kind.TORN if self.room.read(line) is None else Kind.MISDELIVERED
             self._blame(kind, f"got {line[:80]!r} before it was in its room")
             return True
         return self._take_history(line)
@@ -326,7 +326,7 @@ class Resident(Stream):
     def _take_aside(self, line: bytes) -> bool:
         if line.startswith(b"! "):
             self.answers += 1
-            self._room.remark(line)
+            self.room.remark(line)
         elif line.startswith(b"* "):
             self.notices += 1
         else:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Generic, TypeVar
 
 from mpchat.errors import in_words
 from mpchat_tools.common.errors import ToolError
-from mpchat_tools.verify.check import Stream
+from mpchat_tools.verify.check import RoomCheck, Stream
 
 RECEIVE_BYTES = 256 << 10  # per recv: more than a socket's receive buffer usually holds
 SLOW_BYTES = 8 << 10  # and of a client that reads slowly
@@ -68,18 +68,20 @@ class Client(Generic[AStream]):
 
 
 class Crowd(Generic[AStream]):
-    """All clients of one process. `receive` is called with all that a client receives, `end` when its connection is
-    over. With `dice`, clients send in pieces of any size."""
+    """All clients of one process, who are in `rooms`. `receive` is called with all that a client receives, `end` when
+    its connection is over. With `dice`, clients send in pieces of any size."""
 
     def __init__(
         self,
         receive: Callable[[Client[AStream], bytes], None],
         end: Callable[[Client[AStream]], None],
+        rooms: Collection[RoomCheck] = (),
         dice: random.Random | None = None,
     ) -> None:
         self.clients: list[Client[AStream]] = []
         self._receive = receive
         self._end = end
+        self._rooms = rooms
         self._dice = dice
         self._selector = selectors.DefaultSelector()
         self._sending: dict[Client[AStream], None] = {}
@@ -117,24 +119,21 @@ class Crowd(Generic[AStream]):
         for key, _ in ready:
             if not isinstance(key.data, Client):
                 key.data()
-            elif (data := key.data.pull()) is not None:
-                self._serve(key.data, data)
+            elif data := key.data.pull():
+                self._receive(key.data, data)
+            elif data is not None:
+                self._drop(key.data)
+        for room in self._rooms:
+            room.wake()
 
-    def _serve(self, client: Client[AStream], data: bytes) -> None:
-        if data:
-            self._receive(client, data)
-            return
-        self.drop(client)
-        self._end(client)
-
-    def drop(self, client: Client[AStream]) -> None:
-        """End its connection."""
+    def _drop(self, client: Client[AStream]) -> None:
         client.gone = True
         if not client.paused:
             self._selector.unregister(client.socket)
         client.socket.close()
         self._sending.pop(client, None)
         self.clients.remove(client)
+        self._end(client)
 
     def close(self) -> None:
         """Disconnect everybody, in whatever state they are."""

@@ -21,33 +21,29 @@ import shlex
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpchat.errors import in_words
-from mpchat_tools.common.crew import Crew, crew, receive
+from mpchat_tools.common.crew import CONTEXT, Pipe, crew
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.faults import Faults, Kind
 from mpchat_tools.common.figures import QUANTILES, format_pairs, format_table, quantile
 from mpchat_tools.common.limits import deferred_interrupts, raise_file_limit
 from mpchat_tools.common.meter import Meter, Usage, find_server
-from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, positive, write_json
+from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, positive, tell
 from mpchat_tools.common.progress import Bar
 from mpchat_tools.common.server import OwnServer
 from mpchat_tools.verify.plan import Plan
 from mpchat_tools.verify.reference import compare_orders
-from mpchat_tools.verify.talkers import CONNECT_S, TICK_S, Progress, Result, Step, run_talkers
+from mpchat_tools.verify.talkers import CONNECT_S, Result, Step, run_talkers
 
 JUDGE_S = 60.0  # a client process may need this long after the deadline to list millions of losses
 LARGEST = 4000  # bytes of a message: the server takes lines up to 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """All that the client processes found, and how long they took."""
 
     results: list[Result]
@@ -56,68 +52,39 @@ class Outcome:
     talk_s: float | None
 
 
-class Conductor:
-    """Opens the barriers of the client processes, and collects what they found."""
-
-    def __init__(self, plan: Plan, bar: Bar, talkers: Crew) -> None:
-        self._plan = plan
-        self._bar = bar
-        self._talkers = talkers
-        self._progress: dict[int, Progress] = {}
-        self._results: list[Result] = []
-        self._reached: Counter[Step] = Counter()
-        self._opened_ns: dict[Step, int] = {}
-
-    def run(self) -> Outcome:
-        """Raises ToolError if a client process dies or does not end after the deadline."""
-        pipes = list(self._talkers.pipes)
-        while pipes:
-            for pipe in wait(pipes, TICK_S):
-                assert isinstance(pipe, Connection)
-                if self._receive(receive(pipe)):
-                    pipes.remove(pipe)
-            if time.monotonic() > self._plan.deadline + JUDGE_S:
-                raise ToolError("a client process does not end")
-            self._show()
-        return self._outcome()
-
-    def _receive(self, message: Progress | Result) -> bool:
-        """Take a message of a client process; return whether it was the last one."""
-        if isinstance(message, Result):
-            self._results.append(message)
-            return True
-        self._progress[message.process] = message
-        if message.reached is not None:
-            self._reached[message.reached] += 1
-            if self._reached[message.reached] == self._plan.processes:
-                self._opened_ns[message.reached] = time.monotonic_ns()
-                self._talkers.tell(message.reached)
-        return False
-
-    def _show(self) -> None:
-        latest = self._progress.values()
-        if Step.SIGNING_ON in self._opened_ns:
-            self._bar.show("deliveries", sum(p.arrived for p in latest), self._plan.deliveries)
-        else:
-            everybody = self._plan.clients + self._plan.observers
-            self._bar.show("connections", sum(p.signed_on for p in latest), everybody)
-
-    def _outcome(self) -> Outcome:
-        self._results.sort(key=lambda result: result.process)
-        connect_s, talk_s = None, None
-        if Step.SIGNING_ON in self._opened_ns:
-            talking_ns = self._opened_ns[Step.SIGNING_ON]
-            connect_s = (talking_ns - self._opened_ns[Step.STARTING]) / 1e9
-            talk_s = (max(result.last_arrival_ns for result in self._results) - talking_ns) / 1e9
-        faults = join_faults(self._plan, self._results)
-        return Outcome(self._results, faults, connect_s, talk_s if talk_s and talk_s > 0 else None)
-
-
 def conduct(plan: Plan) -> Outcome:
-    """Run the client processes to their end. Raises ToolError."""
-    shares = [(plan, number) for number in range(plan.processes)]
+    """Run the client processes to their end, each step when all have finished the last. Raises ToolError."""
+    progress = CONTEXT.RawArray("q", 2 * plan.processes)
+    opened_ns: list[int] = []  # when each barrier opened
+    results: list[Result] = []
+
+    def show() -> None:
+        if len(opened_ns) > Step.SIGNING_ON.value:
+            bar.show("deliveries", sum(progress[1::2]), plan.deliveries)
+        else:
+            bar.show("connections", sum(progress[::2]), plan.clients + plan.observers)
+
+    def hear(pipes: list[Pipe]) -> list[Result]:
+        """Return the results among the answers; the other processes have finished their step."""
+        answers = talkers.hear(object, plan.deadline + JUDGE_S - time.monotonic(), pipes, show)
+        return [answer for answer in answers if isinstance(answer, Result)]
+
+    shares = [(plan, number, progress) for number in range(plan.processes)]
     with crew(run_talkers, shares) as talkers, closing(Bar(sys.stderr)) as bar:
-        return Conductor(plan, bar, talkers).run()
+        while not results:
+            if not (results := hear(talkers.pipes)):
+                opened_ns.append(time.monotonic_ns())
+                talkers.tell(None)
+        # If the time was up for some of them before a barrier, it is up for those that wait there, too.
+        ended = {result.process for result in results}
+        results += hear([pipe for number, pipe in enumerate(talkers.pipes) if number not in ended])
+    results.sort(key=lambda result: result.process)
+    connect_s = talk_s = None
+    if len(opened_ns) > Step.SIGNING_ON.value:
+        starting_ns, talking_ns, *_ = opened_ns
+        connect_s = (talking_ns - starting_ns) / 1e9
+        talk_s = (max(result.last_arrival_ns for result in results) - talking_ns) / 1e9
+    return Outcome(results, join_faults(plan, results), connect_s, talk_s if talk_s and talk_s > 0 else None)
 
 
 def join_faults(plan: Plan, results: Sequence[Result]) -> Faults:
@@ -140,7 +107,7 @@ def join_faults(plan: Plan, results: Sequence[Result]) -> Faults:
     return faults
 
 
-def make_report(plan: Plan, outcome: Outcome, faults: Faults, seconds: float, usages: list[Usage]) -> dict[str, Any]:
+def make_report(plan: Plan, outcome: Outcome, seconds: float, usages: list[Usage]) -> dict[str, Any]:
     """All figures and faults, as --json writes them. Rates are per second, times in seconds or as named."""
     latencies = sorted(ns for result in outcome.results for ns in result.latencies_ns)
     arrived = sum(result.arrived for result in outcome.results)
@@ -160,7 +127,7 @@ def make_report(plan: Plan, outcome: Outcome, faults: Faults, seconds: float, us
         "clients_cpu_us_per_delivery": cpu_s * 1e6 / arrived if arrived else None,
         "measured_s": seconds,
         "server": [dataclasses.asdict(usage) for usage in usages],
-        "faults": faults.report(),
+        "faults": outcome.faults.report(),
         "remarks": [remark for result in outcome.results for remark in result.remarks],
     }
 
@@ -265,50 +232,45 @@ def count_files(plan: Plan) -> int:
     return 64 + max(len(plan.clients_in(p)) + len(plan.rooms_in(p)) for p in range(plan.processes))
 
 
-def stress_own(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Start a server and run against it. Return the report, and the end of the server's log if there were faults."""
-    everybody = plan.clients + plan.observers
+def start_server(plan: Plan, options: argparse.Namespace, stack: ExitStack) -> OwnServer:
     command = shlex.split(options.command)
-    command += f"--port 0 --workers {options.workers} --rate 0 --max-clients {everybody + 8}".split()
-    with ExitStack() as stack:
-        with deferred_interrupts():
-            server = stack.enter_context(closing(OwnServer(command)))
-        host, port = server.address(plan.deadline)
-        plan = dataclasses.replace(plan, host=host, port=port)
-        meter = Meter(server.pid)
-        outcome = conduct(plan)
-        seconds, usages = meter.read_usages()
-        faults = outcome.faults
-        faults.merge(server.end())
-        report = make_report(plan, outcome, faults, seconds, usages)
-        report |= {"server_ready_s": server.ready_s, "server_end_s": server.end_s}
-        return report, server.log_tail() if faults.counts else ""
+    command += f"--port 0 --workers {options.workers} --rate 0".split()
+    command += ["--max-clients", str(plan.clients + plan.observers + 8)]
+    with deferred_interrupts():
+        server = stack.enter_context(closing(OwnServer(command)))
+    server.address(plan.deadline)
+    return server
 
 
-def stress_other(plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
-    """Run against a server that is running, and leave it running."""
-    host, port = options.connect
+def check_listening(host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
         raise ToolError(f"{host}:{port}: {in_words(error)}") from error
-    meter = Meter(options.pid or find_server(host, port))
-    outcome = conduct(dataclasses.replace(plan, host=host, port=port))
-    return make_report(plan, outcome, outcome.faults, *meter.read_usages())
 
 
 def run(options: argparse.Namespace) -> int:
-    plan, log = make_plan(options), ""
+    """Run against a server of our own, or against one that is running, which is left running."""
+    plan, server, log = make_plan(options), None, ""
     raise_file_limit(count_files(plan))
-    if options.connect:
-        report = stress_other(plan, options)
-    else:
-        report, log = stress_own(plan, options)
-    write_json(options.json, report)
-    print(format_report(report))
-    if log:
-        print(f"the end of the server's log:\n{log}", file=sys.stderr)
-    return 1 if report["faults"] else 0
+    with ExitStack() as stack:
+        if options.connect:
+            host, port = options.connect
+            check_listening(host, port)
+        else:
+            server = start_server(plan, options, stack)
+            host, port = server.host, server.port
+        meter = Meter(server.pid if server else options.pid or find_server(host, port))
+        plan = dataclasses.replace(plan, host=host, port=port)
+        outcome = conduct(plan)
+        seconds, usages = meter.read_usages()
+        if server is not None:
+            outcome.faults.merge(server.end())
+            log = server.log_tail()
+        report = make_report(plan, outcome, seconds, usages)
+        if server is not None:
+            report |= {"server_ready_s": server.ready_s, "server_end_s": server.end_s}
+    return tell(options.json, report, format_report(report), log)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

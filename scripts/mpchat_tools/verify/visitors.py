@@ -28,11 +28,8 @@ SHORTEST = 24  # bytes of a message
 class Visitor(Client[Guest]):
     """A client that leaves at a time of its own."""
 
-    def __init__(
-        self, address: tuple[str, int], stream: Guest, room: RoomCheck, slow: bool = False, leave_at: float = math.inf
-    ) -> None:
+    def __init__(self, address: tuple[str, int], stream: Guest, slow: bool = False, leave_at: float = math.inf) -> None:
         super().__init__(address, stream, BOOT_S, slow)
-        self.room = room
         self.leave_at = leave_at
         self.wake_at = 0.0  # a slow reader does not read before
         self.heard_at: float | None = None
@@ -58,7 +55,7 @@ class Visitors:
         self._address = address
         self._dice = random.Random(options.seed)
         self._rooms = [RoomCheck(b"r%d" % number, self.faults) for number in range(options.rooms)]
-        self._crowd: Crowd[Guest] = Crowd(self._receive, self._end, self._dice)
+        self._crowd: Crowd[Guest] = Crowd(self._receive, self._end, self._rooms, self._dice)
         self._visitors: list[Visitor] = []
         self._measuring = False
         self._tend_at = 0.0
@@ -129,10 +126,10 @@ class Visitors:
             talker = next((visitor for visitor in drawn if visitor.talks), None)
             if talker is None:
                 return count
-            said, name = talker.room.reference.said, talker.stream.name
+            said, name = talker.stream.room.reference.said, talker.stream.name
             said[name] += 1
             size = SHORTEST + self._dice.randrange(1000 if self._dice.random() < 0.02 else 80)
-            self._crowd.say(talker, compose(talker.room.name, name, said[name], size))
+            self._crowd.say(talker, compose(talker.stream.room.name, name, said[name], size))
             self.messages += 1
         return due
 
@@ -145,7 +142,7 @@ class Visitors:
         self.came += 1
         leave_at = time.monotonic() + self._dice.uniform(0.3, 4.0) if passing else math.inf
         try:
-            visitor = Visitor(self._address, stream, room, slow, leave_at)
+            visitor = Visitor(self._address, stream, slow, leave_at)
         except ToolError:
             stream.dropped = True
             raise
@@ -172,8 +169,6 @@ class Visitors:
         for visitor in self._visitors:
             if visitor.paused and visitor.wake_at <= now:
                 self._crowd.resume(visitor)
-        for room in self._rooms:
-            room.wake()
         if now >= self._tend_at:
             self._tend_at = now + TEND_S
             for room in self._rooms:

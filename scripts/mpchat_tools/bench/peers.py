@@ -60,9 +60,9 @@ def find_program(name: str) -> str | None:
 # --- configurations
 
 
-def baseline(script: str) -> Compose:
-    path = Path(__file__).parent / "baselines" / script
-    return lambda folder, port, clients: [sys.executable, str(path), "--port", str(port)]
+def baseline(kind: str) -> Compose:
+    path = Path(__file__).with_name("baselines.py")
+    return lambda folder, port, clients: [sys.executable, str(path), kind, "--port", str(port)]
 
 
 def compose_ngircd(folder: Path, port: int, clients: int) -> list[str]:
@@ -123,9 +123,7 @@ PEERS = [
     Peer("inspircd", "irc", "inspircd", compose_inspircd, window=4000),
     Peer("redis", "redis", "redis-server", compose_redis),
     Peer("nats", "nats", "nats-server", compose_nats),
-    Peer("blocks", "plain", compose=baseline("blocks.py")),
-    Peer("asyncio", "plain", compose=baseline("streams.py")),
-    Peer("threads", "plain", compose=baseline("threads.py")),
+    *(Peer(kind, "plain", compose=baseline(kind)) for kind in ("blocks", "asyncio", "threads")),
 ]
 
 

@@ -1,1 +1,0 @@
-"""Servers of our own to compare with; each is a program."""

@@ -16,127 +16,115 @@ Rows = Mapping[str, Sequence[Sample]]
 """The samples of a series, one a round, by row."""
 
 
-def column(heading: str, name: str, form: str = ",.0f", ranged: bool = False) -> Column[Sample]:
-    """The figure of this name."""
-    return Column(heading, lambda sample: sample.figures.get(name), form, ranged)
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a series shows: the thing that grows, and its figures."""
+    """What a series shows: the thing that grows, and the names of its figures. A star: with the range."""
 
     title: str
     grows: str
-    columns: tuple[Column[Sample], ...]
+    figures: str
+
+    @property
+    def columns(self) -> list[Column[Sample]]:
+        return [_column(name.rstrip("*"), name.endswith("*")) for name in self.figures.split()]
 
 
-RATE = column("deliveries/s", "rate", ranged=True)
-CPU = column("CPU us/delivery", "cpu_us", ".2f", ranged=True)
-SPLIT = (
-    column("workers", "workers_us", ".2f"),
-    column("sequencer", "sequencer_us", ".3f"),
-    column("main", "main_us", ".3f"),
-)
-MESSAGE = column("us/message", "message_us")
-SECONDS = column("seconds", "seconds", ".2f")
-LOAD = column("load busy", "load_share", ".0%")
-MIB = column("MiB", "mib")
-TALK = (RATE, CPU, *SPLIT, MESSAGE, SECONDS, LOAD, MIB)
+def _column(name: str, ranged: bool) -> Column[Sample]:
+    heading, form = FIGURES[name]
+    return Column(heading, lambda sample: sample.figures.get(name), form, ranged)
+
+
+FIGURES = {
+    "rate": ("deliveries/s", ",.0f"),
+    "cpu_us": ("CPU us/delivery", ".2f"),
+    "workers_us": ("workers", ".2f"),
+    "sequencer_us": ("sequencer", ".3f"),
+    "main_us": ("main", ".3f"),
+    "message_us": ("us/message", ",.0f"),
+    "byte_ns": ("CPU ns/byte", ".2f"),
+    "mb_per_s": ("MB/s", ",.0f"),
+    "seconds": ("seconds", ".2f"),
+    "load_share": ("load busy", ".0%"),
+    "late_ms": ("sent late ms", ".2f"),
+    "p50_ms": ("p50 ms", ".2f"),
+    "p99_ms": ("p99 ms", ".2f"),
+    "mib": ("MiB", ",.0f"),
+    "client_kib": ("KiB/client", ".1f"),
+    "workers_kib": ("workers KiB", ".1f"),
+    "main_kib": ("main KiB", ".1f"),
+    # of the sequencer alone
+    "publishes_per_s": ("publications/s", ",.0f"),
+    "reads_per_s": ("readings/s", ",.0f"),
+    "calls_per_s": ("calls/s", ",.0f"),
+    "entries_per_s": ("entries/s", ",.0f"),
+    "call_us": ("CPU us/call", ".0f"),
+    "publish_us": ("us/publication", ".0f"),
+    "entry_us": ("us/entry", ".2f"),
+    "share": ("busy", ".0%"),
+    "full_per_s": ("full at publications/s", ",.0f"),
+    # of a part
+    "us": ("CPU us", ".2f"),
+    "bytes": ("bytes", ",.0f"),
+    # of a start
+    "ready_s": ("seconds", ".2f"),
+    "cpu_s": ("CPU s", ".2f"),
+    "workers_mib": ("workers MiB", ".1f"),
+    "sequencer_mib": ("sequencer", ".1f"),
+    "main_mib": ("main", ".1f"),
+    "rest_mib": ("rest", ".1f"),
+    # of a second in which nobody talks
+    "cpu_ms": ("CPU ms", ".2f"),
+    "workers_ms": ("workers", ".2f"),
+    "sequencer_ms": ("sequencer", ".2f"),
+    "main_ms": ("main", ".2f"),
+    "rest_ms": ("rest", ".2f"),
+    "wakings": ("wakings", ".1f"),
+}
+"""The heading and the form of each figure."""
+
+SPLIT = "cpu_us* workers_us sequencer_us main_us"
+TALK = f"rate* {SPLIT} message_us seconds load_share mib"
+AMONG = "200 clients in the lobby, 20 of whom talk"
 
 TABLES: dict[str, Table] = {
     "workers": Table("B, B1 and C of benchmark.py with more and more workers", "workload, workers", TALK),
     "room": Table(
         "one room, more and more members, 10 of whom talk (each waits to be seen), flood, or say 10 messages/s in all",
         "load, members",
-        (*TALK, column("p50 ms", "p50_ms", ".2f"), column("p99 ms", "p99_ms", ".2f")),
+        f"{TALK} p50_ms p99_ms",
     ),
-    "rooms": Table(
-        "200 clients in the lobby, 20 of whom talk, beside 200 idle clients who are in more and more rooms",
-        "rooms",
-        TALK,
-    ),
-    "memberships": Table(
-        "200 clients in the lobby, 20 of whom talk, and each is in more and more other rooms", "rooms of each", TALK
-    ),
-    "idle": Table(
-        "200 clients in the lobby, 20 of whom talk, beside more and more idle clients in rooms of 50",
-        "idle clients",
-        (*TALK, column("KiB/client", "client_kib", ".1f")),
-    ),
+    "rooms": Table(f"{AMONG}, beside 200 idle clients who are in more and more rooms", "rooms", TALK),
+    "memberships": Table(f"{AMONG}, and each is in more and more other rooms", "rooms of each", TALK),
+    "idle": Table(f"{AMONG}, beside more and more idle clients in rooms of 50", "idle clients", f"{TALK} client_kib"),
     "size": Table(
         "200 clients in one room, 20 of whom flood it with larger and larger messages",
         "bytes",
-        (
-            RATE,
-            column("MB/s", "mb_per_s"),
-            CPU,
-            *SPLIT,
-            column("CPU ns/byte", "byte_ns", ".2f"),
-            SECONDS,
-            LOAD,
-            MIB,
-        ),
+        f"rate* mb_per_s {SPLIT} byte_ns seconds load_share mib",
     ),
     "sequencer": Table(
         "the sequencer alone: so many processes publish batches of entries of 64 bytes, and as many read all of it",
         "batch, of each",
-        (
-            column("publications/s", "publishes_per_s", ranged=True),
-            column("readings/s", "reads_per_s"),
-            column("calls/s", "calls_per_s"),
-            column("entries/s", "entries_per_s"),
-            column("CPU us/call", "call_us", ".0f"),
-            column("us/publication", "publish_us", ".0f", ranged=True),
-            column("us/entry", "entry_us", ".2f"),
-            column("busy", "share", ".0%"),
-            column("full at publications/s", "full_per_s"),
-        ),
+        "publishes_per_s* reads_per_s calls_per_s entries_per_s call_us publish_us* entry_us share full_per_s",
     ),
     "parts": Table(
         "the parts of a delivery, alone in one process (see scripts/mpchat_tools/growth/parts.py)",
         "part, batch",
-        (column("CPU us", "us", ".2f", ranged=True), column("bytes", "bytes")),
+        "us* bytes",
     ),
     "start": Table(
         "from the start of the program to the line that says it is ready",
         "workers",
-        (
-            column("seconds", "ready_s", ".2f", ranged=True),
-            column("CPU s", "cpu_s", ".2f"),
-            column("workers MiB", "workers_mib", ".1f"),
-            column("sequencer", "sequencer_mib", ".1f"),
-            column("main", "main_mib", ".1f"),
-            column("rest", "rest_mib", ".1f"),
-        ),
+        "ready_s* cpu_s workers_mib sequencer_mib main_mib rest_mib",
     ),
     "quiet": Table(
         "4 workers, idle clients in rooms of 50, and nobody says anything; per second",
         "idle clients",
-        (
-            column("CPU ms", "cpu_ms", ".2f", ranged=True),
-            column("workers", "workers_ms", ".2f"),
-            column("sequencer", "sequencer_ms", ".2f"),
-            column("main", "main_ms", ".2f"),
-            column("rest", "rest_ms", ".2f"),
-            column("wakings", "wakings", ".1f"),
-        ),
+        "cpu_ms* workers_ms sequencer_ms main_ms rest_ms wakings",
     ),
     "crowd": Table(
         "all of these clients at once, in rooms of 50, and more and more messages/s in all",
         "clients, messages/s",
-        (
-            column("p50 ms", "p50_ms", ".2f", ranged=True),
-            column("p99 ms", "p99_ms", ".2f", ranged=True),
-            column("deliveries/s", "rate"),
-            CPU,
-            *SPLIT,
-            MESSAGE,
-            column("sent late ms", "late_ms", ".2f"),
-            MIB,
-            column("KiB/client", "client_kib", ".1f"),
-            column("workers KiB", "workers_kib", ".1f"),
-            column("main KiB", "main_kib", ".1f"),
-        ),
+        f"p50_ms* p99_ms* rate {SPLIT} message_us late_ms mib client_kib workers_kib main_kib",
     ),
 }
 

@@ -30,7 +30,7 @@ from mpchat.errors import in_words
 from mpchat_tools.bench.check import Findings, Keys, Receivers, measure_latencies
 from mpchat_tools.bench.dialects import Dialect
 from mpchat_tools.bench.workload import Kind, Workload
-from mpchat_tools.common.crew import Failure, Pipe
+from mpchat_tools.common.crew import Failure, Here, Pipe
 
 SCRATCH_BYTES = 1 << 18  # for what is not kept
 SLACK_BYTES = 1 << 14  # of a stream over what is expected: doubles and notices
@@ -58,11 +58,6 @@ class Task:
     window: int  # clients of all processes that sign on at the same time
     patience: float  # seconds for signing on, and again for the talk
     silence: float  # seconds without a byte at any process, after which what is missing is lost
-
-
-@dataclass(frozen=True, slots=True)
-class Here:
-    """The process has started, which takes a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +96,20 @@ class LoadError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """One connection. `view` is where its stream is kept (shared memory to be overwritten if it is not)."""
+    """One connection. `view` is where it receives: its `stream`, or memory of all if its stream is not kept."""
 
     number: int
     sock: socket.socket
     steps: deque[tuple[bytes, bytes]]
     greeting: bytearray = field(default_factory=bytearray)
+    stream: bytearray = field(default_factory=bytearray)
     view: memoryview = field(default_factory=lambda: memoryview(b""))
-    kept: bool = False
-    start: int = 0  # of `view` in the arena
     got: int = 0
     wanted: int = 0
     gone: bool = False
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     arrivals: list[tuple[int, int]] | None = None
-    # CONVERSATION
-    talks: list[Talk] = field(default_factory=list)
+    talks: list[Talk] = field(default_factory=list)  # CONVERSATION: of those who wait until it has seen their message
 
 
 @dataclass(slots=True, eq=False)
@@ -138,7 +131,6 @@ class Load:
         self._pipe = pipe
         self._selector = selectors.DefaultSelector()
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self._arena = bytearray()
         self._clients: dict[int, Client] = {}
         self._signing_on: set[Client] = set()
         self._signed_on = 0
@@ -151,10 +143,12 @@ class Load:
         try:
             self._pipe.send(Here())
             sleep_until(self._pipe.recv())
-            ready, act = self._sign_on(), self._prepare()
-            self._pipe.send(ready)
+            ready = self._sign_on()
             if self._workload.kind is Kind.SIGN_ON:
+                self._pipe.send(ready)
                 return
+            act = self._prepare()
+            self._pipe.send(ready)
             start_ns = self._pipe.recv()
             self._pipe.send(self._talk(act, start_ns))
             self._listen(EXTRA_S)
@@ -253,30 +247,22 @@ class Load:
         self._unfinished = sum(client.wanted > 0 for client in self._clients.values())
         self._give_memory()
         acts = {Kind.FLOOD: self._flood, Kind.CONVERSATION: self._converse, Kind.PACED: self._pace}
-        act = acts.get(self._workload.kind, self._say_nothing)()
+        act = acts[self._workload.kind]()
         gc.collect()
         gc.disable()
         return act
 
     def _give_memory(self) -> None:
-        kept, size = [], 0
+        """Also choose the clients whose arrivals are noted: a spread of them, if there are too many for all."""
+        left, noted = KEPT_BYTES, 0
         for client in self._listeners_first():
-            client.view = self._scratch
-            if size + client.wanted + SLACK_BYTES <= KEPT_BYTES:
-                client.start, client.kept = size, True
-                size += client.wanted + SLACK_BYTES
-                kept.append(client)
-        self._arena = bytearray(size)
-        view = memoryview(self._arena)
-        for client in kept:
-            client.view = view[client.start : client.start + client.wanted + SLACK_BYTES]
-        if self._workload.kind is Kind.PACED:
-            self._note_arrivals(kept)
-
-    def _note_arrivals(self, kept: list[Client]) -> None:
-        """At a spread of clients, if there are too many for all."""
-        noted = 0
-        for client in [*kept[::7], *kept]:
+            client.view, size = self._scratch, client.wanted + SLACK_BYTES
+            if size <= left:
+                left -= size
+                client.stream = bytearray(size)
+                client.view = memoryview(client.stream)
+        kept = [client for client in self._listeners_first() if client.stream]
+        for client in [*kept[::7], *kept] if self._workload.kind is Kind.PACED else []:
             if client.arrivals is None and noted < LATENCIES:
                 client.arrivals = []
                 noted += client.wanted // self._length
@@ -302,9 +288,6 @@ class Load:
 
     def _message(self, client: Client, text: bytes) -> bytes:
         return self._dialect.message(self._workload.room_of(client.number), text)
-
-    def _say_nothing(self) -> Act:
-        return lambda start_ns: None
 
     def _flood(self) -> Act:
         """The senders take turns, a write each; between two turns of a sender, what has come is read."""
@@ -338,7 +321,7 @@ class Load:
         room = self._workload.room_of(sender.number)
         others = [c for c in self._listeners_first() if self._workload.room_of(c.number) == room and c is not sender]
         listeners = [client for client in others if not self._workload.is_sender(client.number)]
-        candidates = [client for client in listeners or others if client.kept]
+        candidates = [client for client in listeners or others if client.stream]
         if not candidates:
             raise LoadError("a conversation needs two clients of a room in one process, whose streams can be kept")
         texts = self._workload.texts(sender.number)
@@ -353,9 +336,8 @@ class Load:
 
     def _hear(self, client: Client) -> None:
         for talk in client.talks:
-            start, end = client.start + talk.searched, client.start + client.got
-            if talk.awaited and (at := self._arena.find(talk.awaited, start, end)) >= 0:
-                talk.searched = at - client.start
+            if talk.awaited and (at := client.stream.find(talk.awaited, talk.searched, client.got)) >= 0:
+                talk.searched = at
                 self._say_next(talk)
             elif talk.awaited:
                 talk.searched = max(talk.searched, client.got - len(talk.awaited))
@@ -406,7 +388,7 @@ class Load:
                 self._receive(key.data)
 
     def _receive(self, client: Client) -> None:
-        place = client.view[client.got :] if client.kept else self._scratch
+        place = client.view[client.got :] if client.stream else self._scratch
         try:
             received = client.sock.recv_into(place or self._scratch)
         except BlockingIOError:
@@ -461,10 +443,10 @@ class Load:
         findings, latencies = Findings(), array("q")
         streams: dict[int, list[tuple[int, bytes]]] = {}
         for client in self._listeners_first():
-            if not client.kept:
+            if not client.stream:
                 findings.lost += max(0, client.wanted - client.got) // self._length
                 continue
-            stream = bytes(client.view[: client.got])
+            stream = bytes(client.stream[: client.got])
             streams.setdefault(self._workload.room_of(client.number), []).append((client.number, stream))
             latencies.extend(self._latencies(client, stream, start_ns))
         orders: dict[int, list[Keys]] = {}

@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeVar
 
 from mpchat_tools.bench.check import Findings, compare_processes
 from mpchat_tools.bench.dialects import DIALECTS, Dialect
-from mpchat_tools.bench.load import Done, Here, Ready, Task, Verdict, run_load
+from mpchat_tools.bench.load import Done, Ready, Task, Verdict, run_load
 from mpchat_tools.bench.peers import Peer, running
 from mpchat_tools.bench.workload import Kind, Workload
-from mpchat_tools.common.crew import CONTEXT, Crew, crew
+from mpchat_tools.common.crew import CONTEXT, Crew, Here, crew
 from mpchat_tools.common.figures import QUANTILES, quantile
 from mpchat_tools.common.meter import ByKind, Disturbance, Meter, Watch, add_up, subtract
 from mpchat_tools.common.server import Server

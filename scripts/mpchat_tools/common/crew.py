@@ -28,6 +28,11 @@ Said = TypeVar("Said")
 
 
 @dataclass(frozen=True, slots=True)
+class Here:
+    """The process has started, which takes a while."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The run is not possible, with the reason."""
 

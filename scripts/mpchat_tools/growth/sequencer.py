@@ -20,7 +20,7 @@ from mpchat.log.local.memory import journal_size
 from mpchat.log.local.process import Sequencer
 from mpchat.log.local.proxy import LogProxy
 from mpchat.log.port import LogError, LogFull
-from mpchat_tools.common.crew import CONTEXT, Crew, Failure, Pipe, crew
+from mpchat_tools.common.crew import CONTEXT, Crew, Failure, Here, Pipe, crew
 from mpchat_tools.common.limits import deferred_interrupts
 from mpchat_tools.common.meter import Watch, measure_process
 from mpchat_tools.growth.sample import Figures, Sample
@@ -36,11 +36,6 @@ _UNKNOWN = -1  # as the last record
 
 Positions = MutableSequence[int]
 """Shared by all: the last record there will be, and then how far each reader has come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Here:
-    """The process is connected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from mpchat_tools.bench.dialects import Line, Steps
-from mpchat_tools.bench.load import Here, Ready
+from mpchat_tools.bench.load import Ready
 from mpchat_tools.bench.run import SETTLE_S, Run, Terms, loading, make_run, measure
 from mpchat_tools.bench.workload import Kind, Workload
+from mpchat_tools.common.crew import Here
 from mpchat_tools.common.meter import KINDS, ByKind, Disturbance, Meter, Watch, subtract
 from mpchat_tools.common.server import OwnServer, running
 from mpchat_tools.common.serverlog import find_kinds

@@ -10,7 +10,6 @@ import dataclasses
 import gc
 import json
 import multiprocessing
-import os
 import random
 import shlex
 import signal
@@ -24,7 +23,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -48,7 +47,7 @@ from mpchat_tools.bench.report import format_doubts, format_workload
 from mpchat_tools.bench.run import Run
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.figures import Figure
-from mpchat_tools.common.meter import Meter, add_up, foreign_share, stolen_share
+from mpchat_tools.common.meter import Disturbance, Meter, add_up, compare_times
 from server import ROOT
 
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -333,19 +332,41 @@ def test_latency_is_from_the_time_a_message_was_due() -> None:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def test_steal_is_the_eighth_figure_of_the_first_line() -> None:
-    before, after = "cpu 10 0 10 80 0 0 0 5 3 0\ncpu0 1", "cpu 30 0 20 140 0 0 0 15 90 0\ncpu0 1"
-    assert stolen_share(before, after) == pytest.approx(0.1)
-    assert stolen_share(before, before) is None
-    assert stolen_share("", "") is None
+class Times(NamedTuple):
+    """What psutil.cpu_times() says on Linux."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+    iowait: float
+    irq: float
+    softirq: float
+    steal: float
+    guest: float
+    guest_nice: float
 
 
-def test_what_ran_and_is_not_ours_is_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sysconf", {"SC_CLK_TCK": 100}.__getitem__)
-    before, after = "cpu 10 0 10 80 0 0 0 5 3 0\ncpu0 1", "cpu 50 0 20 110 10 0 0 15 90 0\ncpu0 1"
-    assert foreign_share(before, after, own_s=0.2) == pytest.approx(0.3)
-    assert foreign_share(before, after, own_s=0.6) == 0.0, "the kernel's ticks are coarse"
-    assert foreign_share("", "", own_s=0.0) is None
+class FewTimes(NamedTuple):
+    """What it says on macOS."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+
+
+def test_the_hypervisor_and_other_processes_are_told_apart() -> None:
+    before, after = Times(1, 0, 1, 8, 0, 0, 0, 0.5, 3, 0), Times(5, 0, 2, 11, 1, 0, 0, 1.5, 90, 0)
+    found = compare_times(before, after, own_s=2.0)
+    assert found.stolen == pytest.approx(0.1)
+    assert found.foreign == pytest.approx(0.3)
+    assert compare_times(before, after, own_s=6.0).foreign == 0.0, "the kernel's ticks are coarse"
+    assert compare_times(before, before, own_s=0.0) == Disturbance(None, None)
+
+
+def test_without_a_figure_of_the_hypervisor_other_processes_are_known() -> None:
+    assert compare_times(FewTimes(0, 0, 0, 0), FewTimes(1, 0, 1, 2), own_s=1.0) == Disturbance(None, 0.25)
 
 
 def test_cpu_and_memory_are_those_of_the_whole_family() -> None:

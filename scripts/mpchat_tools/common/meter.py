@@ -6,21 +6,17 @@ provides them, because psutil's ticks of 10 ms are coarse when a workload takes 
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import psutil
 
 PROC = Path("/proc")
-STOLEN = 7  # the eighth figure of the line "cpu" in /proc/stat
-IDLE = (3, 4)  # waiting for a disk is idle, too
-CPU_FIGURES = 8  # those after it are counted in others
-
 KINDS = ("workers", "sequencer", "main", "rest")
 """Of the processes of a server; main is the one that was started."""
 ByKind = dict[str, float]
@@ -154,39 +150,20 @@ class Watch:
     """Observes the machine from its creation until `read`."""
 
     def __init__(self) -> None:
-        self._stat = read_stat()
+        self._before = psutil.cpu_times()
 
     def read(self, own_s: float) -> Disturbance:
         """`own_s`: CPU seconds that our own processes have used meanwhile."""
-        now = read_stat()
-        return Disturbance(stolen_share(self._stat, now), foreign_share(self._stat, now, own_s))
+        return compare_times(self._before, psutil.cpu_times(), own_s)
 
 
-def read_stat() -> str:
-    try:
-        return (PROC / "stat").read_text()
-    except OSError:  # not Linux
-        return ""
-
-
-def stolen_share(before: str, after: str) -> float | None:
-    """The part of the machine's time between two readings of /proc/stat that the hypervisor gave to others."""
-    spent = list_spent(before, after)
-    return spent[STOLEN] / sum(spent) if sum(spent) > 0 else None
-
-
-def foreign_share(before: str, after: str, own_s: float) -> float | None:
-    """The part of it in which processes ran that are none of ours, if ours ran for `own_s`."""
-    spent = list_spent(before, after)
-    if sum(spent) <= 0:
-        return None
-    idle = sum(spent[place] for place in IDLE) + spent[STOLEN]
-    return max(0.0, 1 - (idle + own_s * os.sysconf("SC_CLK_TCK")) / sum(spent))
-
-
-def list_spent(before: str, after: str) -> list[int]:
-    """Ticks of all processors together, by what they were spent on; empty if they are not told."""
-    ticks = [[int(figure) for figure in stat.partition("\n")[0].split()[1:]] for stat in (before, after)]
-    if any(len(figures) < CPU_FIGURES for figures in ticks):
-        return []
-    return [new - old for old, new in zip(*ticks, strict=True)][:CPU_FIGURES]
+def compare_times(before: Any, after: Any, own_s: float) -> Disturbance:
+    """What others used between two readings of psutil.cpu_times(), in which our own processes ran for `own_s`."""
+    # Guests are counted in user and nice as well (proc(5)). Waiting for a disk is idle, too.
+    spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields if "guest" not in name}
+    whole = sum(spent.values())
+    if whole <= 0:
+        return Disturbance(None, None)
+    stolen = spent.get("steal")
+    ours = spent["idle"] + spent.get("iowait", 0.0) + (stolen or 0.0) + own_s
+    return Disturbance(None if stolen is None else stolen / whole, max(0.0, 1 - ours / whole))

@@ -33,14 +33,14 @@ from mpchat_tools.bench.workload import NUMBER_DIGITS, RUN_DIGITS, SHORTEST, Kin
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.limits import raise_file_limit
 from mpchat_tools.common.options import (
-    OWN_COMMAND,
     add_json,
+    add_versions,
     amount,
     check_files,
     conclude,
-    named_command,
     names,
     positive,
+    some_of,
     write_json,
 )
 
@@ -67,29 +67,17 @@ def loads(text: str) -> list[float]:
     return found
 
 
-def also(text: str) -> Peer:
-    name, command = named_command(text)
-    return Peer(name, "line", command=command)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare mpchat with other servers that pass messages on.")
     every = ", ".join([OURS, *(peer.name for peer in PEERS)])
     parser.add_argument(
         "--only", type=names, metavar="SERVERS", help=f"any of {every}; default: all that are installed"
     )
-    parser.add_argument("--workloads", type=names, default=list(WORKLOADS), help="any of A,B,B1,C,D,E; default: all")
-    parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--workers", type=positive, default=2, help="workers of mpchat")
-    parser.add_argument("--command", default=OWN_COMMAND, help="command that starts mpchat")
     parser.add_argument(
-        "--also",
-        type=also,
-        action="append",
-        default=[],
-        metavar="NAME=COMMAND",
-        help="compare another version of mpchat",
+        "--workloads", type=some_of(WORKLOADS), default=list(WORKLOADS), help="any of A,B,B1,C,D,E; default: all"
     )
+    add_versions(parser)
+    parser.add_argument("--workers", type=positive, default=2, help="workers of mpchat")
     parser.add_argument("--clients", type=positive, help="default: 200 in A, B, B1; 1000 in C; 2000 in D, E")
     parser.add_argument("--senders", type=positive, help="senders in a room; default: 20 in B, B1; all in A, C")
     parser.add_argument("--messages", type=positive, help="messages of each sender; default: 500 in B, B1; 200 in C")
@@ -118,10 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(arguments)
-    known = {OURS, *(peer.name for peer in PEERS), *(peer.name for peer in options.also)}
-    for what, given, possible in (("--only", options.only or [], known), ("--workloads", options.workloads, WORKLOADS)):
-        if unknown := sorted(set(given) - set(possible)):
-            parser.error(f"{what}: {', '.join(unknown)}: not one of {', '.join(sorted(possible))}")
+    known = {OURS, *(peer.name for peer in PEERS), *(name for name, _ in options.also)}
+    if unknown := sorted(set(options.only or ()) - known):
+        parser.error(f"--only: {', '.join(unknown)}: not one of {', '.join(sorted(known))}")
     if not SHORTEST < options.size <= 400:
         parser.error(f"--size: {SHORTEST + 1} to 400 bytes, which is what an IRC line can carry")
     if options.clients is not None and options.clients < 2 * options.load_processes:
@@ -136,10 +123,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def choose_servers(options: argparse.Namespace) -> list[Peer]:
     """mpchat first: the others are compared with it."""
-    everybody = [Peer(OURS, "line", command=shlex.split(options.command)), *options.also, *PEERS]
+    ours = [(OURS, shlex.split(options.command)), *options.also]
+    everybody = [*(Peer(name, "line", command=command) for name, command in ours), *PEERS]
     if options.only is None:
         return [peer for peer in everybody if peer.is_installed()]
-    chosen = [peer for peer in everybody if peer.name in options.only or peer in options.also]
+    chosen = [peer for peer in everybody if peer.name in options.only or (peer.is_ours and peer.name != OURS)]
     if missing := [peer.name for peer in chosen if not peer.is_installed()]:
         raise ToolError(f"not installed: {', '.join(missing)}")
     return chosen
@@ -154,10 +142,8 @@ def choose_workloads(options: argparse.Namespace) -> Iterator[Workload]:
     if "A" in chosen:
         senders = min(options.senders or clients, clients)
         for load in options.loads:
-            name, each = (
-                "A" if len(options.loads) == 1 else f"A@{load:g}",
-                max(1, round(load * options.seconds / senders)),
-            )
+            name = "A" if len(options.loads) == 1 else f"A@{load:g}"
+            each = max(1, round(load * options.seconds / senders))
             yield Workload(name, Kind.PACED, clients, senders=senders, messages=each, load=load, **shared)
     for name, kind in (("B", Kind.FLOOD), ("B1", Kind.CONVERSATION)):
         if name in chosen:

@@ -78,17 +78,11 @@ class Line(Dialect):
         return b"%s: %s\n" % (name, text)
 
 
-class Plain(Dialect):
-    """The baselines': first a line with name and room, then one line a message."""
+class Plain(Line):
+    """The baselines': first a line with name and room, then one line a message, as mpchat has it."""
 
     def steps(self, client: int, workload: Workload) -> Steps:
         return [(b"%s %s\n" % (name_of(client), room_name(workload.room_of(client))), b"ok\n")]
-
-    def message(self, room: int, text: bytes) -> bytes:
-        return text + b"\n"
-
-    def delivery(self, name: bytes, room: int, text: bytes) -> bytes:
-        return b"%s: %s\n" % (name, text)
 
 
 class Irc(Dialect):

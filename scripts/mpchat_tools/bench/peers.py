@@ -94,19 +94,10 @@ def compose_inspircd(folder: Path, port: int, clients: int) -> list[str]:
 
 
 def compose_redis(folder: Path, port: int, clients: int) -> list[str]:
-    settings = {
-        "bind": HOST,
-        "port": str(port),
-        "dir": str(folder),
-        "save": '""',
-        "appendonly": "no",
-        "loglevel": "warning",
-        "timeout": "0",
-        "tcp-backlog": "4096",
-        "maxclients": str(clients + 64),
-        "client-output-buffer-limit": "pubsub 0 0 0",
-    }
-    (folder / "conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    (folder / "conf").write_text(
+        f'bind {HOST}\nport {port}\ndir {folder}\nsave ""\nappendonly no\nloglevel warning\ntimeout 0\n'
+        f"tcp-backlog 4096\nmaxclients {clients + 64}\nclient-output-buffer-limit pubsub 0 0 0\n"
+    )
     return ["redis-server", str(folder / "conf")]
 
 

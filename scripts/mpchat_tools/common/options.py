@@ -11,7 +11,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,35 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """The type of an option that takes some of these names."""
+    possible = list(known)
+
+    def choose(text: str) -> list[str]:
+        chosen = names(text)
+        if unknown := [name for name in chosen if name not in possible]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(possible)}")
+        if not chosen:
+            raise argparse.ArgumentTypeError(f"none given; there are {', '.join(possible)}")
+        return chosen
+
+    return choose
+
+
 def named_command(text: str) -> tuple[str, list[str]]:
     """NAME=COMMAND."""
     name, _, command = text.partition("=")
     if not name or not command:
         raise ValueError
     return name, shlex.split(command)
+
+
+def add_versions(parser: argparse.ArgumentParser) -> None:
+    """How often to measure, and which versions of mpchat."""
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--command", default=OWN_COMMAND, help="command that starts mpchat")
+    another, what = "NAME=COMMAND", "measure another version of mpchat, too"
+    parser.add_argument("--also", type=named_command, action="append", default=[], metavar=another, help=what)
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:

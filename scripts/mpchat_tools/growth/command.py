@@ -28,16 +28,7 @@ from mpchat_tools.bench.workload import RUN_DIGITS
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.limits import raise_file_limit
 from mpchat_tools.common.meter import Disturbance
-from mpchat_tools.common.options import (
-    OWN_COMMAND,
-    add_json,
-    check_files,
-    conclude,
-    named_command,
-    names,
-    positive,
-    write_json,
-)
+from mpchat_tools.common.options import add_json, add_versions, check_files, conclude, some_of, write_json
 from mpchat_tools.growth.capacity import find_costs, format_capacity
 from mpchat_tools.growth.parts import measure_part
 from mpchat_tools.growth.report import NOTES, format_series
@@ -74,19 +65,14 @@ class Book:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure how mpchat grows.")
     parser.add_argument(
-        "--only", type=names, default=list(SERIES), metavar="SERIES", help=f"any of {', '.join(SERIES)}; default: all"
+        "--only",
+        type=some_of(SERIES),
+        default=list(SERIES),
+        metavar="SERIES",
+        help=f"any of {', '.join(SERIES)}; default: all",
     )
-    parser.add_argument("--rounds", type=positive, default=3)
+    add_versions(parser)
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the tool; not a measurement")
-    parser.add_argument("--command", default=OWN_COMMAND, help="command that starts mpchat")
-    parser.add_argument(
-        "--also",
-        type=named_command,
-        action="append",
-        default=[],
-        metavar="NAME=COMMAND",
-        help="measure another version too",
-    )
     parser.add_argument(
         "--with", type=Path, metavar="FILE", dest="earlier", help="add the runs of an earlier --json file to the report"
     )
@@ -97,8 +83,6 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if unknown := sorted(set(options.only) - set(SERIES)):
-        parser.error(f"--only: {', '.join(unknown)}: not one of {', '.join(SERIES)}")
     check_files(parser, options.json)
     return options
 

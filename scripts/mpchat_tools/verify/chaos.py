@@ -21,7 +21,7 @@ from typing import Any
 
 from mpchat_tools.common.faults import Kind
 from mpchat_tools.common.figures import format_pairs
-from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, names, positive, tell
+from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, positive, some_of, tell
 from mpchat_tools.common.server import OwnServer
 from mpchat_tools.verify.surroundings import HAS_LIMITS, LIMITS, NOT_BOUND, Installation, bound_user
 from mpchat_tools.verify.trouble import AROUND_S, KINDS, MOVE_S, Killer
@@ -128,16 +128,6 @@ KILLS = """\
 """
 
 
-def kinds(text: str) -> list[str]:
-    chosen = names(text)
-    for kind in chosen:
-        if kind not in KINDS:
-            raise argparse.ArgumentTypeError(f"{kind!r}: there are {', '.join(KINDS)}")
-    if not chosen:
-        raise argparse.ArgumentTypeError(f"none given; there are {', '.join(KINDS)}")
-    return chosen
-
-
 def why_not(kind: str, options: argparse.Namespace) -> str:
     """Return why this kind is not possible; empty if it is."""
     if kind == "disk" and options.command is not None:
@@ -162,9 +152,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--clients", type=positive, default=200, help="clients that talk")
     parser.add_argument("--seconds", type=amount, default=60.0, help="how long they talk")
-    parser.add_argument(
-        "--kill", type=kinds, metavar="KIND,...", help=f"any of {', '.join(KINDS)}; default: all that are possible"
-    )
+    every = f"any of {', '.join(KINDS)}; default: all that are possible"
+    parser.add_argument("--kill", type=some_of(KINDS), metavar="KIND,...", help=every)
     parser.add_argument("--every", type=amount, default=1000.0, metavar="MS", help="average time between two actions")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices: who talks, what is killed")
     parser.add_argument("--workers", type=positive, default=4)

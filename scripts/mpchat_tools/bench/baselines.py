@@ -2,14 +2,14 @@
 """The baselines of the benchmark: small broadcast servers to compare with, each in one process.
 
 The first line of a client is its name and its room; every other line goes to all others in the room as `name: line`.
-There is one order, and no other promise: no bound, no limits.
+They promise one order and nothing else: they have no bounds and no limits.
 
-    threads  what textbooks have: a thread per client, and one `sendall` per line and receiver, under one lock; a
+    threads  the textbook server: a thread per client, and one `sendall` per line and receiver, under one lock; a
              client that does not read stops all others
     asyncio  asyncio's streams, and one `write` per line and receiver
-    blocks   as little per message as one process of Python can do: it handles whole received blocks, not lines, and
-             joins all that came in one turn of its loop into one block per room. So what it reaches is about what the
-             load generator and the kernel leave room for.
+    blocks   does as little per message as one process of Python can: it handles whole received blocks, not lines, and
+             joins what arrives in one turn of its loop into one block per room. So it shows about how much the load
+             generator and the kernel allow.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def run_threads(listener: socket.socket) -> None:
 
 
 def run_asyncio(listener: socket.socket) -> None:
-    import asyncio  # not where the others, whose memory is measured, would have it
+    import asyncio  # here, so that it takes no memory of the other baselines
 
     rooms: defaultdict[bytes, set[asyncio.StreamWriter]] = defaultdict(set)
 
@@ -176,7 +176,7 @@ class Blocks:
         except BlockingIOError:
             pass
         except OSError:
-            client.unsent.clear()  # reading tells that it has gone
+            client.unsent.clear()  # the next read shows that it has gone
         wanted = READ | (WRITE if client.unsent else 0)
         if self._selector.get_key(client.sock).events != wanted:
             self._selector.modify(client.sock, wanted, client)

@@ -1,4 +1,4 @@
-"""Whether the receivers of a benchmark got what was sent: nothing lost, doubled, out of order, or in another order.
+"""Check that the receivers of a benchmark got each message once, and all in the same order.
 
 Owns the reading of received streams after the clock has stopped. A stream of any protocol becomes lines
 `SENDER: NUMBER`, and these go through the checker that stress.py and chaos.py use (`verify.check`). PURE: bytes in,
@@ -38,10 +38,10 @@ class Findings:
     streams: int = 0
     deliveries: int = 0
     lost: int = 0
-    doubled: int = 0  # or never meant for the receiver
+    doubled: int = 0  # or not meant for the receiver
     reordered: int = 0
     ordered: int = 0  # receivers whose order was compared with another's
-    disagreed: int = 0  # of those, how many saw another order
+    disagreed: int = 0  # how many of those saw a different order
     strange: int = 0
 
     def add(self, other: Findings) -> None:
@@ -78,7 +78,7 @@ class Receivers:
         for number in [*chosen, *(each for each in range(len(self._streams)) if each not in chosen)]:
             client, stream = self._streams[number]
             if block and stream == block and not self._own(client):
-                total.add(same)  # what is equal byte for byte need not be read again
+                total.add(same)  # an equal stream has the same findings
                 continue
             keys = chosen[number] if number in chosen else self._find(stream)
             judged = self._judge_stream(self._residents[number], keys)

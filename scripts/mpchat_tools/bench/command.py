@@ -1,4 +1,4 @@
-"""benchmark.py: compare mpchat with other servers that pass messages on: throughput, latency, CPU, memory, losses.
+"""benchmark.py: compare throughput, latency, CPU, memory and losses of mpchat and other message servers.
 
 Owns the command line and the order of the runs: in each round, each workload runs against each server in turn, always
 against a fresh one. `workload` says what is done, `dialects` how each protocol says it, `load` does it, `check` reads
@@ -58,7 +58,7 @@ class Book:
     failures: list[tuple[str, str, str]] = field(default_factory=list)  # server, workload, reason
 
 
-# --- what is asked for
+# --- the options
 
 
 def loads(text: str) -> list[float]:
@@ -158,7 +158,7 @@ def choose_workloads(options: argparse.Namespace) -> Iterator[Workload]:
         yield Workload("+".join(idle), Kind.SIGN_ON, options.clients or 2000, **shared)
 
 
-# --- doing it
+# --- the runs
 
 
 def run_all(options: argparse.Namespace, servers: Sequence[Peer], workloads: Sequence[Workload], book: Book) -> None:

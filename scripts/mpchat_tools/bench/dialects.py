@@ -1,4 +1,4 @@
-"""What the load generator must know of each protocol: how to sign on, what a message and its delivery look like.
+"""The protocols of the load generator: how to sign on, and what a message and its delivery look like.
 
 Owns one small class per protocol. Promises that all deliveries of a run have one length, so that they can be counted
 by bytes, and a pattern that finds whole deliveries in a stream. PURE: bytes only, no socket.
@@ -37,11 +37,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def message(self, room: int, text: bytes) -> bytes:
-        """What a sender writes."""
+        """The bytes that a sender writes."""
 
     @abstractmethod
     def delivery(self, name: bytes, room: int, text: bytes) -> bytes:
-        """What a receiver gets."""
+        """The bytes that a receiver gets."""
 
     def learn(self, received: bytes) -> None:  # noqa: B027 - most have nothing to learn
         """Take from what a client got while signing on what deliveries will look like."""
@@ -67,7 +67,7 @@ class Line(Dialect):
         name = name_of(client)
         if workload.rooms == 1:
             return [(name + b"\n", b"* Hello, %s." % name)]
-        # An unknown command is a fence: the error comes when all before it was done.
+        # An unknown command is a fence: its error arrives after everything before it has been done.
         room = room_name(workload.room_of(client))
         return [(b"%s\n/join #%s\n/leave #lobby\n/benchmark-fence\n" % (name, room), b"\n! ")]
 
@@ -86,7 +86,7 @@ class Plain(Line):
 
 
 class Irc(Dialect):
-    """RFC 2812. What stands behind a sender's nick differs between servers, and is learnt from a JOIN."""
+    """RFC 2812. Servers differ in what follows a sender's nick, so the client learns it from a JOIN."""
 
     def __init__(self) -> None:
         self._mask = b"!u@127.0.0.1"

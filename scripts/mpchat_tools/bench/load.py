@@ -1,7 +1,7 @@
 """The load generator of the benchmark: all clients of one process, in one loop over non-blocking sockets.
 
 Owns the connections, and the clock of what is sent and received. Promises to do next to nothing per delivery while the
-clock runs: it receives into one large piece of memory, counts bytes, and reads the streams after the clock has stopped
+clock runs: it receives into memory that was reserved, counts bytes, and reads the streams after the clock has stopped
 (see `check`). It reports its own CPU time, and how late it sent. Every wait is bounded: signing on by the task's
 patience, deliveries by a time of silence and again by the patience.
 
@@ -32,18 +32,18 @@ from mpchat_tools.bench.dialects import Dialect
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.crew import Failure, Here, Pipe
 
-SCRATCH_BYTES = 1 << 18  # for what is not kept
-SLACK_BYTES = 1 << 14  # of a stream over what is expected: doubles and notices
+SCRATCH_BYTES = 1 << 18  # for input that is not kept
+SLACK_BYTES = 1 << 14  # of a stream beyond the expected deliveries: doubles and notices
 KEPT_BYTES = 1 << 29  # of one process; the streams of other clients are only counted
 LATENCIES = 400_000  # of one process; the arrivals at other clients are not noted
-QUIET_S = 0.3  # without a byte: signing on has been told to everybody
+QUIET_S = 0.3  # without a byte: all notices of signing on have arrived
 QUIET_MOST_S = 20.0
-EXTRA_S = 0.1  # listened on after the last delivery, for what should not come
+EXTRA_S = 0.1  # after the last delivery, to catch doubles
 TICK_S = 0.2
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # no TIME_WAIT: thousands of connections a minute need ports
 
 
-Act = Callable[[int], None]  # from start_ns on, says what is to be said
+Act = Callable[[int], None]  # sends the messages of the workload, from start_ns on
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Task:
     process: int
     window: int  # clients of all processes that sign on at the same time
     patience: float  # seconds for signing on, and again for the talk
-    silence: float  # seconds without a byte at any process, after which what is missing is lost
+    silence: float  # seconds without a byte at any process, after which missing deliveries count as lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Verdict:
 
 
 class LoadError(Exception):
-    """Somebody cannot sign on, or the time is up."""
+    """A client cannot sign on, or the time is up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +109,7 @@ class Client:
     gone: bool = False
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     arrivals: list[tuple[int, int]] | None = None
-    talks: list[Talk] = field(default_factory=list)  # CONVERSATION: of those who wait until it has seen their message
+    talks: list[Talk] = field(default_factory=list)  # CONVERSATION: whose senders wait for this client
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +134,7 @@ class Load:
         self._clients: dict[int, Client] = {}
         self._signing_on: set[Client] = set()
         self._signed_on = 0
-        self._unfinished = 0  # clients that have not got all they should
+        self._unfinished = 0  # clients that still miss deliveries
         self._last_ns = 0  # of an arrival
         self._late_ns = array("q")
         self._length = 1
@@ -165,7 +165,7 @@ class Load:
     # --- signing on
 
     def _sign_on(self) -> Ready:
-        """Let all sign on, some at a time, and wait until what that gives to tell has been told."""
+        """Let all clients sign on, some at a time, and wait until all notices of that have arrived."""
         numbers = deque(self._workload.clients_in(self._task.process))
         deadline = time.monotonic() + self._task.patience
         window = max(1, self._task.window // self._workload.processes)
@@ -199,7 +199,7 @@ class Load:
             raise LoadError(f"client {number + 1} cannot connect: {os.strerror(refused)}")
 
     def _introduce(self, client: Client) -> None:
-        """Say the first thing, now that there is a connection."""
+        """Send the first step, now that there is a connection."""
         try:
             client.sock.send(client.steps[0][0])
         except OSError as error:
@@ -207,7 +207,7 @@ class Load:
         self._selector.modify(client.sock, selectors.EVENT_READ, client)
 
     def _greet(self, client: Client) -> None:
-        """Read what a client is told while it, or somebody else, signs on."""
+        """Read what a client receives while clients sign on."""
         try:
             received = client.sock.recv_into(self._scratch)
         except BlockingIOError:
@@ -434,7 +434,7 @@ class Load:
             client.unsent = client.unsent[client.sock.send(client.unsent) :]
         except BlockingIOError:
             return
-        except OSError:  # broken: reading tells what became of the connection
+        except OSError:  # broken: the next read shows that
             client.unsent = memoryview(b"")
 
     # --- the verdict
@@ -453,7 +453,7 @@ class Load:
         for room, received in streams.items():
             found, orders[room] = Receivers(self._workload, self._dialect, room, received).judge()
             findings.add(found)
-        shared = self._workload.rooms < self._workload.processes  # rooms that other processes have clients in, too
+        shared = self._workload.rooms < self._workload.processes  # other processes have clients in these rooms, too
         return Verdict(findings, orders if shared else {}, latencies)
 
     def _latencies(self, client: Client, stream: bytes, start_ns: int) -> array[int]:
@@ -473,4 +473,4 @@ def run_load(pipe: Pipe, task: Task, arrivals: MutableSequence[int]) -> None:
     """The work of a load process."""
     with closing(Load(pipe, task, arrivals)) as load:
         load.run()
-        pipe.recv()  # until the parent has measured: what disconnected clients cost is not asked for
+        pipe.recv()  # until the parent has measured, so that it does not measure the disconnections

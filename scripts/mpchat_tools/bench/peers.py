@@ -24,7 +24,7 @@ from mpchat_tools.common.server import running as running_own
 
 LOOK_AGAIN_S = 0.02
 HOST = "127.0.0.1"
-DAEMONS = os.pathsep.join(["/usr/sbin", "/usr/local/sbin"])  # often not in the PATH of people
+DAEMONS = os.pathsep.join(["/usr/sbin", "/usr/local/sbin"])  # often not in the PATH of a user
 
 Compose = Callable[[Path, int, int], Sequence[str]]
 """Directory, port and number of clients to the command; it may write files into the directory."""

@@ -1,4 +1,4 @@
-"""A picture of latency against load, for those who have matplotlib (the extra `plot`).
+"""A plot of latency against load, with matplotlib (the extra `plot`).
 
 Owns nothing but the picture: one line per server for p50 and one for p99, both axes logarithmic.
 """

@@ -1,4 +1,4 @@
-"""The figures of all runs for people: medians, ranges, ratios, goals, and reasons for doubt.
+"""The report of all runs: medians, ranges, ratios, goals, and reasons for doubt.
 
 Owns the summary of several rounds and its tables. Promises that each figure is the median over the rounds, with the
 least and the most beside it, and that losses are the sum. PURE: runs in, text out.
@@ -13,9 +13,9 @@ from mpchat_tools.bench.run import Run
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.figures import FOREIGN_MUCH, STOLEN_MUCH, Column, Figure, format_table
 
-RATIO = 2  # cells of the first column, behind which its ratio stands
+RATIO = 2  # cells of the first column; its ratio comes after them
 LATE_MUCH_MS = 3.0
-BRIEF_S = 0.2  # one interruption by another process is several per cent of it
+BRIEF_S = 0.2  # one interruption by another process takes several per cent of it
 KIB = 1024
 
 

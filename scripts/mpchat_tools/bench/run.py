@@ -22,16 +22,16 @@ from mpchat_tools.common.figures import QUANTILES, quantile
 from mpchat_tools.common.meter import ByKind, Disturbance, Meter, Watch, add_up, subtract
 from mpchat_tools.common.server import Server
 
-START_S = 0.2  # from the order to begin to the beginning, so that all processes begin together
-SETTLE_S = 1.0  # before memory is read: what a server does just after a sign-on is over
-MORE_S = 60.0  # over the patience of a load process: to get ready, and to read millions of deliveries in the end
+START_S = 0.2  # between the order and the start, so that all processes start together
+SETTLE_S = 1.0  # before memory is read: by then the server has finished its work after a sign-on
+MORE_S = 60.0  # beyond the patience of a load process: to get ready, and to read millions of deliveries
 
 Answer = TypeVar("Answer", Here, Ready, Done, Verdict)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of one run. Rates are per second; what does not apply is None."""
+    """The result of one run. Rates are per second; None where a figure does not apply."""
 
     server: str
     workload: str
@@ -50,7 +50,7 @@ class Run:
     memory: int | None  # bytes of PSS at the end of the workload
     bytes_per_client: float | None
     stolen: float | None  # of the machine's time, by the hypervisor
-    foreign: float | None  # and by processes that are none of ours; n/a in SIGN_ON
+    foreign: float | None  # and by processes that are not ours; None in SIGN_ON
 
     @property
     def lost(self) -> int:
@@ -108,7 +108,7 @@ def loading(workload: Workload, dialect: Dialect, window: int, server: Server, t
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A run, before it is put into figures."""
+    """The raw measurements of a run."""
 
     ready: list[Ready]
     done: list[Done]

@@ -1,4 +1,4 @@
-"""What is done to a server in one run of the benchmark: who is in which room and process, who says what, and when.
+"""A workload of the benchmark: which client is in which room and process, what each sends, and when.
 
 Owns the numbering of clients and messages. Promises that all load processes and the check agree on it without
 talking, since it is a function of the workload alone. PURE: never touches a socket, a process or a clock.
@@ -22,7 +22,7 @@ SHORTEST = RUN_DIGITS + SENDER_DIGITS + NUMBER_DIGITS + 3  # with the colons
 
 
 class Kind(enum.Enum):
-    """How the senders go about it."""
+    """How senders send."""
 
     FLOOD = "as fast as the sockets take them"
     CONVERSATION = "each sender waits until its last message was seen"

@@ -1,7 +1,7 @@
-"""What machines of several sizes should carry, computed from what growth.py has measured on this one.
+"""How much machines of several sizes should carry, computed from the measurements of growth.py on this one.
 
 Owns the model, which docs/explanation/performance.md explains. Promises to compute with medians of the tables printed
-above it, and to say which wall each machine meets first. PURE: figures in, text out. Says nothing about machines whose
+above it, and to name the first wall of each machine. PURE: figures in, text out. Says nothing about machines whose
 cores are faster or slower than those measured on, nor about networks.
 
 With a message of one line a publication entry, rooms of n members, and W workers on as many cores:
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from mpchat_tools.common.figures import Figure, format_table
 from mpchat_tools.growth.sample import Sample
 
-BUSY = 0.7  # of all cores, and of the sequencer's: what is beyond that is for bursts
+BUSY = 0.7  # of all cores, and of the sequencer's core; the rest is for bursts
 CORES = (2, 8, 32, 64)
 ROOMS = (10, 50, 1000)
 BATCH = 10  # entries of a publication under load
@@ -35,7 +35,7 @@ Book = Mapping[str, Mapping[str, Sequence[Sample]]]
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """us of CPU, but for the last two, which are bytes."""
+    """In us of CPU; the last two in bytes."""
 
     line: float
     entry: float
@@ -58,7 +58,7 @@ class Capacity:
 
 
 def find_costs(book: Book) -> Costs | None:
-    """None when not all that is needed was measured."""
+    """Return None if a measurement is missing."""
 
     def median(series: str, row: str, name: str) -> float:
         figure = Figure.of([sample.figures.get(name) for sample in book[series][row]])
@@ -112,7 +112,7 @@ def format_capacity(costs: Costs, book: Book) -> str:
 
 
 def format_check(costs: Costs, book: Book) -> str:
-    """The model beside what was measured of the very thing that it is about."""
+    """Compare the model with the measured cost of the same message."""
     measured = [
         f"{figure.median:,.0f} at {row.rpartition(' ')[2]} messages/s"
         for row, samples in book["crowd"].items()

@@ -37,7 +37,7 @@ from mpchat_tools.growth.sequencer import measure_sequencer
 from mpchat_tools.growth.series import SERIES, Case, Part, Quiet, Sequencing, Start, Talk
 from mpchat_tools.growth.talk import measure_quiet, measure_start, measure_talk, with_mark
 
-SPARE_FILES = 200  # of main, beside two a client while it is handed over
+SPARE_FILES = 200  # of main, in addition to two for each client during a hand-off
 Servers = dict[str, list[str]]
 """The commands that start what is measured, by name; the name of the first is empty."""
 
@@ -95,7 +95,7 @@ def needs_server(case: Case) -> bool:
     return not isinstance(case.what, Sequencing | Part)
 
 
-# --- doing it
+# --- the runs
 
 
 def run_all(cases: Sequence[Case], servers: Servers, rounds: int, book: Book) -> None:
@@ -132,7 +132,7 @@ def measure(case: Case, command: Sequence[str]) -> Sample:
             return measure_part(part)
 
 
-# --- telling it
+# --- the report
 
 
 def format_report(book: Book) -> str:

@@ -39,7 +39,7 @@ Measure = Callable[[int, float], float]
 
 
 class Nobody:
-    """Takes what is sent, and drops it."""
+    """A sink that drops its output."""
 
     def send(self, block: bytes) -> None:
         pass
@@ -74,7 +74,7 @@ def repeat(turn: Callable[[], float], seconds: float) -> float:
 
 
 def measure_reading(batch: int, seconds: float) -> float:
-    """Of so many clients, each of which has sent a line."""
+    """Read one line of each of `batch` clients."""
     line = TEXT.encode() + b"\n"
     framings = [DIALECT.framing() for _ in range(batch)]
 
@@ -91,7 +91,7 @@ def measure_reading(batch: int, seconds: float) -> float:
 
 
 class Stage:
-    """A replica with a lobby of MEMBERS, so many of whom are here."""
+    """A replica with a lobby of MEMBERS, `here` of whom are in this worker."""
 
     def __init__(self, here: int) -> None:
         self.replica = Replica()
@@ -100,7 +100,7 @@ class Stage:
             sid = sid_of(number)
             self.replica.apply(Opened(sid, "127.0.0.1:1"), 0)
             self.replica.apply(Said(sid, 1, (f"c{number:05d}",)), 0)
-            if MEMBERS - number <= here:  # those who talk are not
+            if MEMBERS - number <= here:  # the senders are in another worker
                 self._fanout.attach(sid, Nobody(), DIALECT)
         self._end = 1
 
@@ -117,7 +117,7 @@ class Stage:
 
 
 def measure_applying(batch: int, seconds: float, here: int = 0) -> float:
-    """The payloads are made beforehand, some at a time."""
+    """Make the payloads before the clock runs, some at a time."""
     stage, spent, things = Stage(here), 0.0, 0
     while spent < seconds or not things:
         payloads = [stage.make_payload(batch) for _ in range(20)]
@@ -159,7 +159,7 @@ def measure_send(batch: int, seconds: float) -> float:
 
 
 def measure_memory(batch: int, seconds: float) -> float:
-    """Bytes a session, all that a replica knows of it: in a room of its own size, with a name."""
+    """Return the bytes that a replica takes for a session with a name."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,7 +1,7 @@
-"""The tables of growth.py: one per series, a line per row, with what others did to the machine meanwhile.
+"""The tables of growth.py: one per series, a line per row, with the share of other processes in the machine.
 
-Owns the columns. Promises that each figure is the median over the rounds, with the least and the most beside those that
-matter most, and that all that was wrong is under its table. PURE: samples in, text out.
+Owns the columns. Promises that each figure is the median over the rounds, with the least and the most beside the most
+important ones, and that every fault is under its table. PURE: samples in, text out.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ noted."""
 
 def format_series(name: str, rows: Rows) -> str:
     table = TABLES[name]
-    # A column of which nothing is known in this series is left out.
+    # Leave out a column without figures.
     columns = [c for c in table.columns if any(c.figure(samples) for samples in rows.values())]
     cells = [[table.grows, *(heading for column in columns for heading in column.headings())]]
     cells += [[row, *(cell for column in columns for cell in column.cells(found))] for row, found in rows.items()]
@@ -149,7 +149,7 @@ def format_series(name: str, rows: Rows) -> str:
 
 
 def format_disturbances(samples: Sequence[Sample]) -> Iterator[str]:
-    """How far the figures of a table can be believed."""
+    """Say how much of the machine other processes and the hypervisor took."""
     yield f"  other processes took {format_shares([s.disturbance.foreign for s in samples], FOREIGN_MUCH)}"
     yield f"  the hypervisor took {format_shares([s.disturbance.stolen for s in samples], STOLEN_MUCH)}"
 

@@ -27,7 +27,7 @@ from mpchat_tools.growth.sample import Figures, Sample
 from mpchat_tools.growth.series import Sequencing
 
 TEXT = "x" * 64
-SNAPSHOT_EVERY = 4 << 20  # bytes of payload after which a publisher says up to where all have read
+SNAPSHOT_EVERY = 4 << 20  # bytes of payload after which a publisher puts a snapshot of what all have read
 READ_S = 0.2
 START_S = 30.0
 DRAIN_S = 30.0  # for the readers, when all is published
@@ -64,13 +64,13 @@ def make_payload(batch: int) -> bytes:
 
 
 def publish(log: LogProxy, pipe: Pipe, positions: Positions, task: Sequencing) -> None:
-    """Until the time is up: publish, and wait for the answer."""
+    """Publish, and wait for the answer, until the time is up."""
     payload, calls, last, since = make_payload(task.batch), 0, 0, 0
     until = float(pipe.recv()) + task.seconds
     while time.monotonic() < until:
         try:
             last = log.publish(payload)
-        except LogFull:  # the slowest reader holds us up
+        except LogFull:  # the slowest reader holds the publishers up
             since = SNAPSHOT_EVERY
             time.sleep(FULL_S)
         else:
@@ -82,7 +82,7 @@ def publish(log: LogProxy, pipe: Pipe, positions: Positions, task: Sequencing) -
 
 
 def read(log: LogProxy, pipe: Pipe, positions: Positions, place: int) -> None:
-    """Until there is no more: read what has come."""
+    """Read until there is no more."""
     calls, faults, position = 0, 0, 0
     pipe.recv()
     while positions[0] == _UNKNOWN or position < positions[0]:
@@ -96,7 +96,7 @@ def read(log: LogProxy, pipe: Pipe, positions: Positions, place: int) -> None:
 
 
 def connect(log: LogProxy) -> None:
-    """Again and again, as a worker does: a busy sequencer may not answer in the time that one try has."""
+    """Connect with retries, as a worker does: a busy sequencer may not answer the first try in time."""
     deadline = time.monotonic() + START_S
     while True:
         try:
@@ -108,7 +108,7 @@ def connect(log: LogProxy) -> None:
 
 
 def work(pipe: Pipe, log: LogProxy, positions: Positions, task: Sequencing, place: int) -> None:
-    """Of both kinds; `place` is that of a reader, 0 for a publisher."""
+    """The work of both kinds of process; `place` is that of a reader, 0 for a publisher."""
     try:
         connect(log)
         pipe.send(Here())
@@ -116,7 +116,7 @@ def work(pipe: Pipe, log: LogProxy, positions: Positions, task: Sequencing, plac
             read(log, pipe, positions, place)
         else:
             publish(log, pipe, positions, task)
-        pipe.recv()  # until the parent has measured what we took
+        pipe.recv()  # until the parent has read the CPU time of this process
     except LogError as error:
         pipe.send(Failure(f"a process beside the sequencer lost it: {error}"))
 
@@ -138,7 +138,7 @@ def running() -> Iterator[tuple[Sequencer, LogProxy]]:
 
 
 def measure_sequencer(task: Sequencing) -> Sample:
-    """What the sequencer takes for a call and for an entry, when nobody does anything else."""
+    """Measure what a call and an entry cost the sequencer when no other process has work."""
     with ExitStack() as stack:
         sequencer, log = stack.enter_context(running())
         positions: Positions = CONTEXT.RawArray("q", [_UNKNOWN, *[0] * task.readers])

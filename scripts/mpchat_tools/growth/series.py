@@ -1,4 +1,4 @@
-"""What growth.py measures: the series, the values in each, and what is done for each value.
+"""The series of growth.py: the values in each, and the run for each value.
 
 Owns the sizes, full and quick. Within a series one thing grows and everything else stays the same. PURE: describes the
 runs and does nothing.
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from mpchat_tools.bench.workload import SHORTEST, Kind, Workload
 
 ROOM_OF_IDLE = 50  # members of the rooms in which idle clients are
-WORKERS = 2  # unless they are what grows
+WORKERS = 2  # except in the series `workers`
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Clients that sign on first and then are silent: each in `each` of the `rooms`, none where there is talk."""
+    """Clients that sign on first and then stay silent: each in `each` of the `rooms`, none in a room with talk."""
 
     clients: int
     rooms: int
@@ -51,7 +51,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """A server with idle clients does nothing for so many seconds."""
+    """A server with idle clients for so many seconds."""
 
     idle: Idle | None
     seconds: float
@@ -170,7 +170,7 @@ def list_size(quick: bool) -> Iterator[Case]:
 
 
 def list_sequencer(quick: bool) -> Iterator[Case]:
-    """Alone at first; then as with so many workers, each of which publishes and reads."""
+    """First without readers; then as many publishers and readers as there would be workers."""
     counts, batches, seconds = ((0, 2), (10,), 0.1) if quick else ((0, 1, 2, 4, 8), (1, 10, 100), 1.0)
     for batch in batches:
         for workers in counts:
@@ -189,7 +189,7 @@ def list_quiet(quick: bool) -> Iterator[Case]:
 
 
 def list_crowd(quick: bool) -> Iterator[Case]:
-    """160 rooms of 50 clients; in each, somebody says something once a second, then more often."""
+    """160 rooms of 50 clients; in each, a message is sent once a second, then more often."""
     rooms, members, senders, seconds, paces = (4, 10, 5, 1, (5,)) if quick else (160, 50, 5, 5, (1, 5, 10, 15))
     clients = rooms * members
     for pace in paces:

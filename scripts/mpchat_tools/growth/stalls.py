@@ -1,10 +1,10 @@
-"""stalls.py: how long a worker and the sequencer serve nobody while snapshots are made and clients are adopted.
+"""stalls.py: how long snapshots and adoptions stop a worker and the sequencer from serving.
 
 Owns a sequencer, a worker whose history is full, and a process that pings the sequencer every millisecond. A *stall* of
 the worker is the time between two looks at its descriptors. Its CPU time is given as well, because other processes on
 the machine lengthen that less. A stall of the sequencer is the time until it answers a ping.
 
-    boot      the worker starts; it serves nobody yet
+    boot      the worker starts; it has no clients yet
     snapshot  the log asks the worker for a snapshot while there is talk
     adoption  the worker takes over clients of another worker while there is talk
     both      both at the same time
@@ -138,7 +138,7 @@ def run_worker(
     made = worker.Worker(CONFIG, Channel(pipes[1]), address, ledger, 0)
     watching = Watching(made.loop._selector)  # type: ignore[attr-defined]
     made.loop._selector = watching  # type: ignore[attr-defined]
-    logging.disable(logging.ERROR)  # such as that main is gone, which is how this ends
+    logging.disable(logging.ERROR)  # the end of main is how this run ends, not an error
     made.run()
     with suppress(BrokenPipeError):
         report.send(watching.stalls)
@@ -162,7 +162,7 @@ class Office:
 
     def __init__(self, stack: ExitStack, text: str, clients: int) -> None:
         self.result = Result()
-        # Enough for the snapshot before, of any size: the clients' marks are of then.
+        # Room for the previous snapshot, of any size: the clients' marks are older than the latest one.
         self._journal = Journal.make(journal_size(snapshot_bytes=SNAPSHOT_MOST))
         stack.callback(self._journal.close)
         sequencer = Sequencer(self._journal)
@@ -227,7 +227,7 @@ class Office:
     def _phase(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        time.sleep(0.2)  # the work that it leaves behind belongs to it
+        time.sleep(0.2)  # the work that follows belongs to this phase
         self.result.phases[name] = (start, time.monotonic())
 
     def _run(self, stack: ExitStack, main: Any, *arguments: Any) -> Connection[Any, Any]:
@@ -255,7 +255,7 @@ class Office:
         return ours
 
     def _hand_off(self, first: int, count: int, mark: int) -> None:
-        """The other worker has sent them all that came up to record `mark`, and it was nothing."""
+        """Hand over clients whose last worker has sent them all output up to record `mark`, which was none."""
         numbers = list(range(first, first + count))
         for number in numbers:
             self._ledger.page(number).write_mark(Mark(mark, 0))

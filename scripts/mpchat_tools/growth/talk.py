@@ -1,4 +1,4 @@
-"""Runs of a server for growth.py: a talk, a start, or nothing at all, each with a fresh server.
+"""Runs of a server for growth.py: a talk, a start, or idle clients, each with a fresh server.
 
 Owns the idle clients, and the moments at which the server is measured. The load generator and its check are those of
 the benchmark. Promises a Sample or a ToolError in bounded time, and that no process is left.
@@ -26,7 +26,7 @@ LOG_LEVEL = "info"  # at which the log names the processes
 WINDOW = 1000  # clients that sign on at the same time
 KIB, MIB = 1 << 10, 1 << 20
 FENCE = b"There is no command /growth-fence."
-QUIET_SETTLE_S = 3.0  # what follows a sign-on (marks, a snapshot, the allocator) is over
+QUIET_SETTLE_S = 3.0  # by then the work after a sign-on (marks, a snapshot, the allocator) is done
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,14 @@ class Problem(enum.Enum):
     NAME_EMPTY = enum.auto()
     NAME_LONG = enum.auto()  # the most characters
     NAME_CHARACTER = enum.auto()  # the first unacceptable character
-    NAME_TAKEN = enum.auto()  # the name
+    NAME_MIXED = enum.auto()  # the scripts
+    NAME_PUNCTUATION = enum.auto()  # the name, which has no letter and no digit
+    NAME_RESERVED = enum.auto()  # the name
+    NAME_TAKEN = enum.auto()  # the name, which somebody else has, or one that looks the same
     NAME_FIRST = enum.auto()  # the session has no name yet
     NO_SUCH_NAME = enum.auto()  # the name
     NO_SUCH_ROOM = enum.auto()  # the room
+    ROOM_ALIKE = enum.auto()  # the room; `more` is another one that looks the same
     NOT_IN_ROOM = enum.auto()  # the room
     ONLY_LOBBY = enum.auto()
     ROOMS_OF_SESSION = enum.auto()  # the most rooms one session may be in

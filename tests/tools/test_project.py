@@ -86,9 +86,11 @@ def test_newest_version_is_the_uppermost(changelog: str) -> None:
 
 
 def test_license_is_the_one_in_the_metadata(pyproject: dict[str, Any]) -> None:
-    assert pyproject["project"]["license"] == "MIT"
-    assert pyproject["project"]["license-files"] == ["LICENSE"]
+    # The second one is that of the data in mpchat/chat/state/lookalikes.py (SPDX license list).
+    assert pyproject["project"]["license"] == "MIT AND Unicode-DFS-2016"
+    assert pyproject["project"]["license-files"] == ["LICENSE", "LICENSES/*.txt"]
     assert read("LICENSE").startswith("MIT License\n")
+    assert "UNICODE, INC. LICENSE AGREEMENT" in read("LICENSES/Unicode.txt")
 
 
 @pytest.mark.parametrize("script", ["mpchat-server", "mpchat-client"])

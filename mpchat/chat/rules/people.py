@@ -41,8 +41,7 @@ def find_member(state: State, name: str) -> Session:
 
 def rename(state: State, session: Session, request: Rename, time: int) -> list[Effect]:
     name = clean_name(request.name)
-    holder = state.find(name)
-    if holder is not None and holder is not session:
+    if not state.is_free(name, session):
         raise Refusal(Problem.NAME_TAKEN, name)
     changed = Told(ToSession(session.sid), NameChanged(name))
     if name == session.name:

@@ -21,7 +21,7 @@ from mpchat.chat.events import (
 )
 from mpchat.chat.problems import ROOM_NAME, Problem, Refusal
 from mpchat.chat.requests import Join, Leave, ListMembers, ListRooms, SetTopic, ShowHistory, ShowTopic
-from mpchat.chat.state.names import clean_room, name_key
+from mpchat.chat.state.names import clean_room, name_key, name_look
 from mpchat.chat.state.state import LOBBY, Room, Session, State
 
 CROWD = 100
@@ -45,8 +45,8 @@ def join_room(state: State, session: Session, request: Join, time: int) -> list[
     new = name not in session.rooms
     if new and len(session.rooms) >= state.limits.rooms_of_session:
         raise Refusal(Problem.ROOMS_OF_SESSION, str(state.limits.rooms_of_session))
-    if name not in state.rooms and len(state.rooms) >= state.limits.rooms_of_server:
-        raise Refusal(Problem.ROOMS_OF_SERVER, str(state.limits.rooms_of_server))
+    if name not in state.rooms:
+        _refuse_new_room(state, name)
     state.enter(session, name)
     room = state.rooms[name]
     others, more = list_others(state, session, room)
@@ -56,6 +56,15 @@ def join_room(state: State, session: Session, request: Join, time: int) -> list[
         effects += recall_history(state, session, name)
         effects += announce_joined(session, room)
     return effects
+
+
+def _refuse_new_room(state: State, name: str) -> None:
+    """Raise Refusal if the room may not be made."""
+    alike = state.room_looks.find(name_look(name))
+    if alike is not None:
+        raise Refusal(Problem.ROOM_ALIKE, name, alike)
+    if len(state.rooms) >= state.limits.rooms_of_server:
+        raise Refusal(Problem.ROOMS_OF_SERVER, str(state.limits.rooms_of_server))
 
 
 def leave_room(state: State, session: Session, request: Leave, time: int) -> list[Effect]:

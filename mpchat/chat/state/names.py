@@ -1,26 +1,82 @@
-"""The names of people and rooms: which are acceptable, and when two are the same.
+"""The names of people and rooms: which are acceptable, when two are the same, and when two look the same.
 
-Owns the rule for names: 1 to 32 characters after NFKC normalisation; letters and digits of any script, and
-``_ - . [ ] { } | ^``. Spaces become ``_``, and case makes no difference. Promises that two names with different keys
-differ in at least one visible character. Never looks at who has a name; the state knows that.
+Owns the rule for names: 1 to 32 characters after NFKC normalisation, letters and digits of any script and
+``_ - . [ ] { } | ^``, with at least one letter or digit. Spaces become ``_``. Characters that are never drawn
+(Default_Ignorable_Code_Point) are no part of a name. A name has letters of one of Latin, Greek and Cyrillic only.
+
+Two names are the same if their keys are equal: case makes no difference. Two names look the same if their looks are
+equal: the look is the skeleton of UTS 39, without case. Promises that both are the same in every process of a server.
+Never looks at who has a name; the state knows that.
 """
 
+import re
 import unicodedata
 
 from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.state import lookalikes
 
 MAX_NAME = 32
 _PUNCTUATION = frozenset("_-.[]{}|^")
-# These are letters by category, but nothing is drawn for them (Unicode 16, Default_Ignorable_Code_Point). NFKC turns
-# the other two Hangul fillers, U+3164 and U+FFA0, into U+1160.
-_INVISIBLE_LETTERS = frozenset("\u115f\u1160")
 # Many scripts need vowel signs and accents that NFKC cannot compose. None needs piles of them.
 _MAX_MARKS = 2
 
+_IGNORABLE = re.compile(lookalikes.IGNORABLE)
+_SCRIPTS = {
+    "Latin": re.compile(lookalikes.LATIN),
+    "Greek": re.compile(lookalikes.GREEK),
+    "Cyrillic": re.compile(lookalikes.CYRILLIC),
+}
+"""The scripts that share letters which look alike. Others, such as Han, are mixed with Latin in real names."""
+
+_PROTOTYPES = {
+    ord(character): prototype for prototype, alike in lookalikes.CONFUSABLES.items() for character in alike
+}
+
 
 def clean_name(text: str) -> str:
-    """The name that `text` asks for. Raises Refusal when it is not acceptable."""
-    name = unicodedata.normalize("NFKC", text.strip())
+    """The name that `text` asks for. Raises Refusal when it is not acceptable for a person."""
+    name = _clean(text)
+    if name_look(name) in _RESERVED or (name.startswith("[") and name.endswith("]")):
+        # A private message begins with its sender's name in brackets.
+        raise Refusal(Problem.NAME_RESERVED, name)
+    return name
+
+
+def clean_room(text: str) -> str:
+    """The room that `text` asks for, in folded case. Raises Refusal when it is not acceptable."""
+    folded = name_key(_clean(text))
+    # Checked again: folding can make a name longer (ß becomes ss), and nobody could type the name of such a room.
+    return _clean(folded)
+
+
+def name_key(name: str) -> str:
+    """The key of a name: two names are the same if their keys are equal."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFKC", _IGNORABLE.sub("", name).casefold())
+
+
+def name_look(name: str) -> str:
+    """The look of a name: two names look the same if their looks are equal."""
+    if name.isascii():
+        return name.translate(_PROTOTYPES).lower()
+    # UTS 39, section 4, "skeleton"; and then the case, since names are the same in any.
+    drawn = _IGNORABLE.sub("", unicodedata.normalize("NFD", name))
+    return unicodedata.normalize("NFD", drawn.translate(_PROTOTYPES)).casefold()
+
+
+def numbered_name(name: str, number: int) -> str:
+    """`name` followed by ``-number``, with `name` cut so that the whole is no longer than a name may be."""
+    suffix = f"-{number}"
+    return name[: MAX_NAME - len(suffix)] + suffix
+
+
+_RESERVED = frozenset(map(name_look, ("server", "system", "mpchat", "admin", "operator")))
+"""The looks of names with which somebody could speak for the server."""
+
+
+def _clean(text: str) -> str:
+    name = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text).strip())
     name = "_".join(name.split())
     if not name:
         raise Refusal(Problem.NAME_EMPTY)
@@ -31,36 +87,28 @@ def clean_name(text: str) -> str:
         category = unicodedata.category(character)
         if category in ("Mn", "Mc") and marks < _MAX_MARKS:
             marks += 1
-        elif category[0] == "L" and character not in _INVISIBLE_LETTERS:
+        elif category[0] == "L":
             marks = 0
         elif category == "Nd" or character in _PUNCTUATION:
             marks = _MAX_MARKS
         else:
             raise Refusal(Problem.NAME_CHARACTER, _describe(character))
+    if _PUNCTUATION.issuperset(name):
+        raise Refusal(Problem.NAME_PUNCTUATION, name)
+    if not name.isascii():
+        _refuse_mixture(name)
     return name
 
 
-def name_key(name: str) -> str:
-    """The key of a name: two names are the same if their keys are equal."""
-    return unicodedata.normalize("NFKC", name.casefold())
-
-
-def clean_room(text: str) -> str:
-    """The room that `text` asks for, in folded case. Raises Refusal when it is not acceptable."""
-    folded = name_key(clean_name(text))
-    # Checked again: folding can make a name longer (ß becomes ss), and nobody could type the name of such a room.
-    return clean_name(folded)
-
-
-def numbered_name(name: str, number: int) -> str:
-    """`name` followed by ``-number``, with `name` cut so that the whole is no longer than a name may be."""
-    suffix = f"-{number}"
-    return name[: MAX_NAME - len(suffix)] + suffix
+def _refuse_mixture(name: str) -> None:
+    scripts = [script for script, letter in _SCRIPTS.items() if letter.search(name)]
+    if len(scripts) > 1:
+        raise Refusal(Problem.NAME_MIXED, " and ".join(scripts))
 
 
 def _describe(character: str) -> str:
     """The character, or its code point if a terminal could not show it by itself."""
     attached = unicodedata.category(character)[0] == "M"
-    if attached or character in _INVISIBLE_LETTERS or not character.isprintable():
+    if attached or not character.isprintable():
         return f"U+{ord(character):04X}"
     return character

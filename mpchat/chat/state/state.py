@@ -1,8 +1,8 @@
 """The state of the chat: sessions, rooms, who is in which, and nothing else.
 
-Owns the data and the moves that keep it consistent: a name belongs to one session; a room has members or is no more
-(but the lobby); a session with a name is in at least one room and talks in one that it is in. What entries do to it is
-decided in `replica` and `handlers`.
+Owns the data and the moves that keep it consistent: a name belongs to one session, and no two look the same; a room has
+members or is no more (but the lobby); a session with a name is in at least one room and talks in one that it is in.
+What entries do to it is decided in `rules`.
 
 Deterministic: every loop goes over dicts and lists in the order of insertion, which the log gives. A dict with None for
 values stands where a set would be read in the order of hashes, which differs from process to process.
@@ -11,10 +11,11 @@ values stands where a set would be read in the order of hashes, which differs fr
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from mpchat.chat.entries import SessionId
 from mpchat.chat.state.history import History
-from mpchat.chat.state.names import name_key, numbered_name
+from mpchat.chat.state.names import name_key, name_look, numbered_name
 
 LOBBY = "lobby"
 
@@ -48,6 +49,7 @@ class Session:
     manner: str = ""  # what is known of its program, in words of its dialect
     name: str = ""
     key: str = ""
+    look: str = ""
     tries: int = 0
     rooms: dict[str, None] = field(default_factory=dict)
     current: str = ""
@@ -65,8 +67,33 @@ class Room:
     """One room; `members` in the order in which they came."""
 
     name: str
+    look: str
     topic: str = ""
     members: dict[SessionId, None] = field(default_factory=dict)
+
+
+OwnerT = TypeVar("OwnerT")
+
+
+class Looks(Generic[OwnerT]):
+    """Whose names look how. A look has several owners only if they had their names before looks counted."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, tuple[OwnerT, ...]] = {}
+
+    def add(self, look: str, owner: OwnerT) -> None:
+        self._owners[look] = (*self._owners.get(look, ()), owner)
+
+    def drop(self, look: str, owner: OwnerT) -> None:
+        left = tuple(other for other in self._owners[look] if other != owner)
+        if left:
+            self._owners[look] = left
+        else:
+            del self._owners[look]
+
+    def find(self, look: str, but: OwnerT | None = None) -> OwnerT | None:
+        """The first owner of this look, `but` excepted; None when there is none."""
+        return next((owner for owner in self._owners.get(look, ()) if owner != but), None)
 
 
 class State:
@@ -76,7 +103,10 @@ class State:
         self.limits = limits
         self.sessions: dict[SessionId, Session] = {}
         self.names: dict[str, SessionId] = {}
-        self.rooms: dict[str, Room] = {LOBBY: Room(LOBBY)}
+        self.looks: Looks[SessionId] = Looks()
+        self.rooms: dict[str, Room] = {}
+        self.room_looks: Looks[str] = Looks()
+        self._make_room(LOBBY)
         # (-members, name) of every room, sorted: else every replica would sort all of them at each /rooms.
         self._ranking: list[tuple[int, str]] = [(0, LOBBY)]
         self.history = History(limits.history, limits.history_bytes)
@@ -96,6 +126,7 @@ class State:
             self._drop_member(room, session.sid)
         if session.key:
             del self.names[session.key]
+            self.looks.drop(session.look, session.sid)
         del self.sessions[session.sid]
         self.bury(session.sid)
 
@@ -111,17 +142,23 @@ class State:
         return None if sid is None else self.sessions[sid]
 
     def rename(self, session: Session, name: str) -> None:
-        """Give the session a name that nobody else has."""
-        old, key = session.key, name_key(name)
-        if old:
-            del self.names[old]
-        self.names[key] = session.sid
-        session.name, session.key = name, key
+        """Give the session a name that is free."""
+        if session.key:
+            del self.names[session.key]
+            self.looks.drop(session.look, session.sid)
+        session.name, session.key, session.look = name, name_key(name), name_look(name)
+        self.names[session.key] = session.sid
+        self.looks.add(session.look, session.sid)
+
+    def is_free(self, name: str, session: Session | None = None) -> bool:
+        """Whether nobody else than `session` has this name, or one that looks the same."""
+        sid = None if session is None else session.sid
+        return self.names.get(name_key(name), sid) == sid and self.looks.find(name_look(name), sid) is None
 
     def free_name(self, name: str) -> str:
-        """`name`, or the next of ``name-2``, ``name-3`` … that nobody has."""
+        """`name`, or the next of ``name-2``, ``name-3`` … that is free."""
         candidate, number = name, 2
-        while name_key(candidate) in self.names:
+        while not self.is_free(candidate):
             candidate = numbered_name(name, number)
             number += 1
         return candidate
@@ -130,7 +167,7 @@ class State:
         """The session is in `room` (made when it is not there) and talks there."""
         entered = self.rooms.get(room)
         if entered is None:
-            entered = self.rooms[room] = Room(room)
+            entered = self._make_room(room)
         elif session.sid not in entered.members:
             self._unrank(entered)
         if session.sid not in entered.members:
@@ -163,11 +200,13 @@ class State:
         """As it was, in a state that is being loaded; `finish_restoring` comes last."""
         self.sessions[session.sid] = session
         if session.key:
+            session.look = name_look(session.name)
             self.names[session.key] = session.sid
+            self.looks.add(session.look, session.sid)
 
     def restore_room(self, room: str, topic: str, members: Iterable[SessionId]) -> None:
         """This room, with these members behind those who were restored before."""
-        restored = self.rooms.setdefault(room, Room(room))
+        restored = self.rooms.get(room) or self._make_room(room)
         restored.topic = topic
         restored.members.update(dict.fromkeys(members))
 
@@ -175,12 +214,18 @@ class State:
         """All is here again, but for the history."""
         self._ranking = sorted((-len(room.members), name) for name, room in self.rooms.items())
 
+    def _make_room(self, name: str) -> Room:
+        room = self.rooms[name] = Room(name, name_look(name))
+        self.room_looks.add(room.look, name)
+        return room
+
     def _drop_member(self, room: str, sid: SessionId) -> None:
         left = self.rooms[room]
         self._unrank(left)
         del left.members[sid]
         if not left.members and room != LOBBY:
             del self.rooms[room]
+            self.room_looks.drop(left.look, room)
             self.history.forget(room)
         else:
             self._rank(left)

@@ -80,6 +80,8 @@ def assert_consistent(replica: Replica) -> None:
     state = replica._state
     named = [session for session in state.sessions.values() if session.name]
     assert state.names == {session.key: session.sid for session in named}
+    assert state.looks._owners == {session.look: (session.sid,) for session in named}
+    assert state.room_looks._owners == {room.look: (room.name,) for room in state.rooms.values()}
     for session in state.sessions.values():
         assert len(session.rooms) <= TIGHT.rooms_of_session
         assert len(session.ignores) <= TIGHT.ignores

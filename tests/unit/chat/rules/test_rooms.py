@@ -320,3 +320,19 @@ def test_renames_and_messages_are_told_in_crowds() -> None:
     [alice, bob, *_] = party.enter("alice", "bob", *(f"g{number}" for number in range(100)))
     bob.types("/nick robert", "hello")
     alice.sees("* bob is now called robert", "robert: hello")
+
+
+def test_no_room_is_made_that_looks_like_another() -> None:
+    party = Party()
+    alice, bob = party.enter("alice", "bob")
+    alice.types("/join сосо", "/join 1obby", "/join lоbby")
+    alice.sees(
+        "* You are in #сосо, alone.",
+        "! #1obby looks like #lobby, which exists.",
+        "! A name cannot mix Latin and Cyrillic letters: some of them look the same.",
+    )
+    bob.types("/join coco", "/join СОСО")
+    bob.sees("! #coco looks like #сосо, which exists.", "* You are in #сосо with alice.")
+    alice.types("/leave сосо")
+    bob.types("/leave сосо", "/join coco")
+    assert bob.shown[-1] == "* You are in #coco, alone."

@@ -69,17 +69,30 @@ def test_a_name_is_free_again_when_its_holder_has_gone() -> None:
     )
 
 
+def test_a_name_that_looks_like_one_that_is_taken_is_taken() -> None:
+    party = Party()
+    party.enter("coco", "mary")
+    for typed, given in (("сосо", "сосо-2"), ("rnary", "rnary-2"), ("coc0", "coc0-3"), ("mary\ufe0f", "mary-3")):
+        guest = party.connect()
+        party.clear()
+        guest.types(typed)
+        guest.sees(
+            f"* {given[:-2]} is taken; you are {given}.",
+            *[line for line in guest.shown if not line.startswith("* " + given[:-2])],
+        )
+
+
 def test_names_that_are_not_acceptable() -> None:
     party = Party(Limits(name_tries=5))
     guest = party.connect()
-    guest.types("x" * 33, "a/b", "a\u2066b", "//a", "a!b")
+    guest.types("x" * 33, "a/b", "a😀b", "//a", "a!b")
     guest.sees(
         "* Welcome to mpchat. What is your name?",
         "! A name has 32 characters at most.",
         "* What is your name?",
         "! A name cannot contain '/': letters, digits and _ - . [ ] { } | ^ only.",
         "* What is your name?",
-        "! A name cannot contain 'U+2066': letters, digits and _ - . [ ] { } | ^ only.",
+        "! A name cannot contain '😀': letters, digits and _ - . [ ] { } | ^ only.",
         "* What is your name?",
         "! A name cannot contain '/': letters, digits and _ - . [ ] { } | ^ only.",
         "* What is your name?",

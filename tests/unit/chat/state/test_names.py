@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpchat.chat.problems import Problem, Refusal
-from mpchat.chat.state.names import MAX_NAME, clean_name, clean_room, name_key, numbered_name
+from mpchat.chat.state import lookalikes
+from mpchat.chat.state.names import MAX_NAME, clean_name, clean_room, name_key, name_look, numbered_name
 
 # Mostly what may be in a name, so that many of them are acceptable; and everything else that text may hold.
 LETTERS = st.characters(categories=["L", "Nd"])
@@ -26,7 +27,7 @@ TEXTS = st.one_of(
         ("John Smith", "John_Smith"),
         ("John \t  Smith", "John_Smith"),
         ("[x]{y}|z^_-.", "[x]{y}|z^_-."),
-        ("_", "_"),
+        ("_x", "_x"),
         ("Zoë", "Zoë"),
         ("Zoe\u0308", "Zo\u00eb"),
         ("Ａｄａ", "Ada"),
@@ -35,6 +36,19 @@ TEXTS = st.one_of(
         ("नमस्ते", "नमस्ते"),
         ("٤٢", "٤٢"),
         ("x" * 32, "x" * 32),
+        ("admin-2", "admin-2"),
+        ("[alice", "[alice"),
+        ("{alice}", "{alice}"),
+        # what is never drawn is no part of a name
+        ("alice\ufe0f", "alice"),
+        ("al\u034fice\U000e0100", "alice"),
+        ("\ufeffa\u200bb\u00adc\u200f", "abc"),
+        ("a\u202eb", "ab"),
+        ("ក\u17b4", "ក"),
+        # other scripts than those which look alike are mixed in real names
+        ("李雷Lee", "李雷Lee"),
+        ("Марія_2", "Марія_2"),
+        ("Ὀδυσσεύς", "Ὀδυσσεύς"),
     ],
 )
 def test_acceptable(typed: str, name: str) -> None:
@@ -51,17 +65,32 @@ def test_acceptable(typed: str, name: str) -> None:
         ("a/b", Problem.NAME_CHARACTER, "/"),
         ("#room", Problem.NAME_CHARACTER, "#"),
         ("a:b", Problem.NAME_CHARACTER, ":"),
-        ("a\u202eb", Problem.NAME_CHARACTER, "U+202E"),  # right-to-left override
-        ("\u200fa", Problem.NAME_CHARACTER, "U+200F"),  # right-to-left mark
-        ("a\u200bb", Problem.NAME_CHARACTER, "U+200B"),  # zero width space
-        ("a\u00adb", Problem.NAME_CHARACTER, "U+00AD"),  # soft hyphen
-        ("\u3164", Problem.NAME_CHARACTER, "U+1160"),  # a letter that is not drawn
+        ("\u3164", Problem.NAME_EMPTY, ""),  # a letter that is not drawn
+        ("\u200b \ufe0f", Problem.NAME_EMPTY, ""),
         ("\u0301a", Problem.NAME_CHARACTER, "U+0301"),  # an accent without its letter
         ("a" + "\u0335" * 3, Problem.NAME_CHARACTER, "U+0335"),  # a pile of them
         ("_\u0301", Problem.NAME_CHARACTER, "U+0301"),
         ("a\x1b[31m", Problem.NAME_CHARACTER, "U+001B"),
         ("a\ufffd", Problem.NAME_CHARACTER, "\ufffd"),
         ("😀", Problem.NAME_CHARACTER, "😀"),
+        (".", Problem.NAME_PUNCTUATION, "."),
+        ("-", Problem.NAME_PUNCTUATION, "-"),
+        ("_ ^", Problem.NAME_PUNCTUATION, "__^"),
+        ("[]", Problem.NAME_PUNCTUATION, "[]"),
+        ("аnna", Problem.NAME_MIXED, "Latin and Cyrillic"),
+        ("ann\u0430", Problem.NAME_MIXED, "Latin and Cyrillic"),
+        ("αlex", Problem.NAME_MIXED, "Latin and Greek"),
+        ("αлекс", Problem.NAME_MIXED, "Greek and Cyrillic"),
+        ("server", Problem.NAME_RESERVED, "server"),
+        (" SyStem", Problem.NAME_RESERVED, "SyStem"),
+        ("mpchat", Problem.NAME_RESERVED, "mpchat"),
+        ("Ａdmin", Problem.NAME_RESERVED, "Admin"),
+        ("adrnin", Problem.NAME_RESERVED, "adrnin"),  # rn for m
+        ("0perat0r", Problem.NAME_RESERVED, "0perat0r"),
+        ("s\u200berver", Problem.NAME_RESERVED, "server"),
+        ("[alice]", Problem.NAME_RESERVED, "[alice]"),
+        ("［alice］", Problem.NAME_RESERVED, "[alice]"),
+        ("[to bob]", Problem.NAME_RESERVED, "[to_bob]"),
     ],
 )
 def test_not_acceptable(typed: str, problem: Problem, about: str) -> None:
@@ -80,6 +109,7 @@ def test_a_name_is_within_the_rule_and_stays_as_it_is(text: str) -> None:
     assert 1 <= len(name) <= MAX_NAME
     assert name.isprintable()
     assert not any(character.isspace() for character in name)
+    assert any(character.isalnum() for character in name)
     assert unicodedata.is_normalized("NFKC", name)
     assert clean_name(name) == name
 
@@ -113,6 +143,61 @@ def test_a_room_can_be_entered_by_the_name_it_is_shown_with(text: str) -> None:
         return
     assert 1 <= len(room) <= MAX_NAME
     assert clean_room(room) == room
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("anna", "аnnа"),  # Cyrillic
+        ("coco", "сосо"),
+        ("AHHA", "АННА"),
+        ("ahha", "АННА"),
+        ("bob", "b0b"),
+        ("Ian", "lan"),
+        ("al", "a1"),
+        ("tom", "torn"),
+        ("alice", "alice\ufe0f"),
+        ("é", "e\u0301"),
+        ("ɑlice", "alice"),
+    ],
+)
+def test_names_that_look_the_same(one: str, other: str) -> None:
+    assert name_look(one) == name_look(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("anna", "anne"), ("ian", "lan"), ("李", "雷"), ("zoe", "zoë"), ("a-1", "a-2")]
+)
+def test_names_that_look_different(one: str, other: str) -> None:
+    assert name_look(one) != name_look(other)
+
+
+@given(TEXTS, st.sampled_from("\ufe0f\u034f\u17b4\u200d\u202e\U000e0100"))
+def test_what_is_never_drawn_makes_no_other_name(text: str, ignorable: str) -> None:
+    for at in (0, len(text) // 2, len(text)):
+        longer = text[:at] + ignorable + text[at:]
+        assert name_key(longer) == name_key(text)
+        assert name_look(longer) == name_look(text)
+
+
+# Of letters: an accent may change its place among those of the letter before it.
+ALIKE = [
+    (prototype, character)
+    for prototype, characters in lookalikes.CONFUSABLES.items()
+    for character in characters
+    if all(unicodedata.category(each)[0] == "L" for each in prototype + character)
+]
+
+
+@given(st.text(LETTERS, min_size=1, max_size=20), st.integers(0, 20), st.sampled_from(ALIKE))
+def test_a_confusable_letter_makes_no_other_look(text: str, at: int, pair: tuple[str, str]) -> None:
+    prototype, alike = pair
+    assert name_look(text[:at] + alike + text[at:]) == name_look(text[:at] + prototype + text[at:])
+
+
+def test_rooms_may_be_called_what_people_may_not() -> None:
+    assert clean_room("#admin".removeprefix("#")) == "admin"
+    assert clean_room("[x]") == "[x]"
 
 
 def test_rooms_are_folded() -> None:

@@ -194,12 +194,12 @@ def _try(config: Config, wanted: str) -> None:
     with blame_system(BootError, "load the program"):
         from mpchat.server.main.launch import run_server
         from mpchat.server.main.supervisor import Launch
-        from mpchat.server.main.upgrade.handover import FORMAT
+        from mpchat.server.main.upgrade.handover import FORMAT, READABLE
         from mpchat.server.main.upgrade.trial import TRIAL_PASSED
 
     set_title("trial")
     check_log_file(config.log_file)
-    if wanted != FORMAT:
+    if wanted not in READABLE:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
     # Its log lines go to standard error, which the running server reads.
     config = replace(config, host=("127.0.0.1",), port=0, workers=1, log_file="")

@@ -297,11 +297,11 @@ class ToSession:
 class ToRoom:
     """The members of `room`, without the author and those who ignore the author.
 
-    `author` is the key of the author's name. `noise` marks what a session that is set to quiet does not get.
+    `noise` marks what a session that is set to quiet does not get.
     """
 
     room: str
-    author: str
+    author: SessionId
     noise: bool = False
 
 
@@ -310,7 +310,7 @@ class ToPeers:
     """Everybody in any of `rooms`, each once, without the author and those who ignore the author."""
 
     rooms: tuple[str, ...]
-    author: str
+    author: SessionId
     noise: bool = False
 
 

@@ -46,10 +46,9 @@ class Watcher:
     """What a worker remembers of one of its sessions to know what it receives, and how it is shown."""
 
     sid: SessionId
-    key: str
     rooms: tuple[str, ...]
     current: str
-    ignores: frozenset[str]
+    ignores: frozenset[SessionId]
     quiet: bool
     timestamps: bool
 
@@ -57,7 +56,6 @@ class Watcher:
     def take(cls, session: Session) -> Self:
         return cls(
             session.sid,
-            session.key,
             tuple(session.rooms),
             session.current,
             frozenset(session.ignores),
@@ -83,8 +81,8 @@ class Watcher:
         view = DIALECT.view(session, event.room if isinstance(event, Message) else None)
         return DIALECT.encode(event, time, view)
 
-    def _hears(self, author: str, noise: bool) -> bool:
-        return author not in (self.key, *self.ignores) and not (noise and self.quiet)
+    def _hears(self, author: SessionId, noise: bool) -> bool:
+        return author not in (self.sid, *self.ignores) and not (noise and self.quiet)
 
 
 class Party:

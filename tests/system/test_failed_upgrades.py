@@ -72,7 +72,8 @@ def test_a_version_that_is_still_on_trial_when_we_stop_leaves_nothing(installati
     with running(installation, "--workers", "1") as server:
         package = installation.add("slow")
         slow = "    import signal\n    signal.pause()\n"
-        installation.change(package / "cli.py", "    if wanted != FORMAT:", f"{slow}    if wanted != FORMAT:")
+        check = "    if wanted not in READABLE:"
+        installation.change(package / "cli.py", check, slow + check)
         installation.install("slow")
         before = len(server.relatives())
         server.process.send_signal(signal.SIGUSR2)
@@ -83,7 +84,8 @@ def test_a_version_that_closes_its_output_and_stays_is_not_taken(installation: I
     with running(installation, "--workers", "1") as server:
         package = installation.add("mute")
         mute = "    import os, signal\n    os.close(1)\n    os.close(2)\n    signal.pause()\n"
-        installation.change(package / "cli.py", "    if wanted != FORMAT:", f"{mute}    if wanted != FORMAT:")
+        check = "    if wanted not in READABLE:"
+        installation.change(package / "cli.py", check, mute + check)
         installation.install("mute")
         before = len(server.relatives())
         server.process.send_signal(signal.SIGUSR2)

@@ -27,7 +27,7 @@ from mpchat.chat.requests import (
     SetTimestamps,
     Unignore,
 )
-from mpchat.chat.state.names import clean_name, name_key
+from mpchat.chat.state.names import clean_name
 from mpchat.chat.state.state import Session, State
 
 
@@ -46,15 +46,10 @@ def rename(state: State, session: Session, request: Rename, time: int) -> list[E
     changed = Told(ToSession(session.sid), NameChanged(name))
     if name == session.name:
         return [changed]
-    old, old_key = session.name, session.key
+    old = session.name
     state.rename(session, name)
-    effects: list[Effect] = [Changed(session.sid)]
-    for other in state.sessions.values():
-        if old_key in other.ignores:
-            del other.ignores[old_key]
-            other.ignores[session.key] = name
-            effects.append(Changed(other.sid))
-    return [*effects, changed, Told(ToPeers(tuple(session.rooms), session.key, noise=True), Renamed(old, name))]
+    renamed = Told(ToPeers(tuple(session.rooms), session.sid, noise=True), Renamed(old, name))
+    return [Changed(session.sid), changed, renamed]
 
 
 def describe_member(state: State, session: Session, request: DescribeMember, time: int) -> list[Effect]:
@@ -71,21 +66,23 @@ def ignore(state: State, session: Session, request: Ignore, time: int) -> list[E
     other = find_member(state, request.name)
     if other is session:
         raise Refusal(Problem.IGNORE_SELF)
-    if len(session.ignores) >= state.limits.ignores and other.key not in session.ignores:
+    if len(session.ignores) >= state.limits.ignores and other.sid not in session.ignores:
         raise Refusal(Problem.IGNORES, str(state.limits.ignores))
-    session.ignores[other.key] = other.name
+    state.ignore(session, other)
     return [Changed(session.sid), Told(ToSession(session.sid), IgnoreSet(other.name, on=True))]
 
 
 def unignore(state: State, session: Session, request: Unignore, time: int) -> list[Effect]:
-    name = session.ignores.pop(name_key(request.name), None)
-    if name is None:
+    other = state.find(request.name)
+    if other is None or other.sid not in session.ignores:
         raise Refusal(Problem.NOT_IGNORED, request.name)
-    return [Changed(session.sid), Told(ToSession(session.sid), IgnoreSet(name, on=False))]
+    state.unignore(session, other)
+    return [Changed(session.sid), Told(ToSession(session.sid), IgnoreSet(other.name, on=False))]
 
 
 def list_ignored(state: State, session: Session, request: ListIgnored, time: int) -> list[Effect]:
-    return [Told(ToSession(session.sid), Ignoring(tuple(session.ignores.values())))]
+    names = tuple(state.sessions[other].name for other in session.ignores)
+    return [Told(ToSession(session.sid), Ignoring(names))]
 
 
 # --- away ---------------------------------------------------------------------------------------------------

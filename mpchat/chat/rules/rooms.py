@@ -21,7 +21,7 @@ from mpchat.chat.events import (
 )
 from mpchat.chat.problems import ROOM_NAME, Problem, Refusal
 from mpchat.chat.requests import Join, Leave, ListMembers, ListRooms, SetTopic, ShowHistory, ShowTopic
-from mpchat.chat.state.names import clean_room, name_key, name_look
+from mpchat.chat.state.names import clean_room, name_look
 from mpchat.chat.state.state import LOBBY, Room, Session, State
 
 CROWD = 100
@@ -118,7 +118,7 @@ def announce_joined(session: Session, room: Room) -> list[Effect]:
     """Tell the others in `room` that the session has joined, unless the room is a crowd."""
     if len(room.members) > CROWD:
         return []
-    return [Told(ToRoom(room.name, session.key, noise=True), Joined(session.name, room.name))]
+    return [Told(ToRoom(room.name, session.sid, noise=True), Joined(session.name, room.name))]
 
 
 def announce_left(state: State, session: Session, room: str, reason: str) -> list[Effect]:
@@ -126,7 +126,7 @@ def announce_left(state: State, session: Session, room: str, reason: str) -> lis
     left = state.rooms.get(room)
     if left is None or len(left.members) >= CROWD:
         return []
-    return [Told(ToRoom(room, session.key, noise=True), Left(session.name, room, reason))]
+    return [Told(ToRoom(room, session.sid, noise=True), Left(session.name, room, reason))]
 
 
 def list_small_rooms(state: State, sid: SessionId) -> list[str]:
@@ -195,7 +195,7 @@ def set_topic(state: State, session: Session, request: SetTopic, time: int) -> l
         raise Refusal(Problem.TEXT_LONG, str(state.limits.topic))
     room.topic = topic
     event = TopicSet(session.name, room.name, topic)
-    return [Told(ToSession(session.sid), event), Told(ToRoom(room.name, session.key), event)]
+    return [Told(ToSession(session.sid), event), Told(ToRoom(room.name, session.sid), event)]
 
 
 def show_history(state: State, session: Session, request: ShowHistory, time: int) -> list[Effect]:
@@ -206,7 +206,5 @@ def recall_history(
     state: State, session: Session, room: str, count: int = HISTORY_ON_JOIN, asked: bool = False
 ) -> list[Effect]:
     """Show the session the last `count` lines of `room`, without those of people whom it ignores."""
-    lines = state.history.last(room, count, state.limits.history_shown)
-    if session.ignores:
-        lines = [line for line in lines if name_key(line.name) not in session.ignores]
+    lines = state.history.last(room, count, state.limits.history_shown, session.ignores)
     return [Told(ToSession(session.sid), History(room, tuple(lines), asked))] if lines or asked else []

@@ -85,7 +85,7 @@ def end_session(state: State, sid: SessionId, reason: str, farewell: str | None 
         # Its Opened may still come, published by a worker that died meanwhile. It must find a tombstone.
         state.bury(sid)
         return []
-    small = list_small_rooms(state, sid)
+    small, ignorers = list_small_rooms(state, sid), state.list_ignorers(session)
     state.close(session)
     rooms = tuple(room for room in small if room in state.rooms)
     effects: list[Effect] = [
@@ -93,8 +93,9 @@ def end_session(state: State, sid: SessionId, reason: str, farewell: str | None 
         Gone(sid, session.name, "quit" if farewell == "" else reason or "connection closed"),
     ]
     if session.name and rooms:
-        effects.append(Told(ToPeers(rooms, session.key, noise=True), Quit(session.name, reason)))
-    return effects
+        effects.append(Told(ToPeers(rooms, sid, noise=True), Quit(session.name, reason)))
+    # Only now: they are not told that it has left, either.
+    return [*effects, *map(Changed, ignorers)]
 
 
 def quit_chat(state: State, session: Session, request: requests.Quit, time: int) -> list[Effect]:

@@ -11,15 +11,15 @@ def say(state: State, session: Session, texts: tuple[str, ...], time: int) -> Ef
     """The session, which has a name, says these texts in its current room."""
     session.active = time
     room = session.current
-    state.history.add(room, time, session.name, texts)
-    return Told(ToRoom(room, session.key), Message(room, session.name, texts))
+    state.history.add(room, time, session.name, texts, author=session.sid)
+    return Told(ToRoom(room, session.sid), Message(room, session.name, texts))
 
 
 def act(state: State, session: Session, request: Act, time: int) -> list[Effect]:
     texts = (_require_text(request.text),)
-    state.history.add(session.current, time, session.name, texts, action=True)
+    state.history.add(session.current, time, session.name, texts, action=True, author=session.sid)
     message = Message(session.current, session.name, texts, action=True)
-    return [Told(ToRoom(session.current, session.key), message)]
+    return [Told(ToRoom(session.current, session.sid), message)]
 
 
 def send_private(state: State, session: Session, request: Private, time: int) -> list[Effect]:
@@ -44,7 +44,7 @@ def _require_text(text: str) -> str:
 
 def _write_to(session: Session, other: Session, text: str) -> list[Effect]:
     effects: list[Effect] = [Told(ToSession(session.sid), PrivateOut(other.name, text))]
-    if session.key not in other.ignores:
+    if session.sid not in other.ignores:
         effects.append(Told(ToSession(other.sid), PrivateIn(session.name, text)))
         other.reply_to = session.sid
     if other.away is not None:

@@ -5,13 +5,16 @@ lines in every replica. What goes first when memory is short is the oldest line 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-Run = tuple[int, int, str, bool, tuple[str, ...], int]
-"""What one entry added: number, time, name, action, texts by the same member at the same moment, and their size.
+from mpchat.chat.entries import SessionId
+
+Run = tuple[int, int, str, bool, tuple[str, ...], int, SessionId]
+"""What one entry added: number, time, name, action, texts by the same member at the same moment, their size, and whose
+they are. The session may be over; its id is never used again, unlike its name.
 
 A plain tuple, not a NamedTuple: of those that hold nothing else than numbers and strings the garbage collector loses
 sight (gc.is_tracked()), of instances of a subclass never. With a full history, every full collection would take 0.15 s.
@@ -75,8 +78,16 @@ class History:
         """About how many bytes are kept."""
         return self._size
 
-    def add(self, room: str, time: int, name: str, texts: tuple[str, ...], action: bool = False) -> None:
-        """`name` said `texts` in `room`."""
+    def add(
+        self,
+        room: str,
+        time: int,
+        name: str,
+        texts: tuple[str, ...],
+        action: bool = False,
+        author: SessionId = b"",
+    ) -> None:
+        """The session `author`, called `name`, said `texts` in `room`."""
         if not self._limit:
             return
         texts = texts[-self._limit :]
@@ -86,7 +97,7 @@ class History:
         if history is None:
             history = self._rooms[room] = _RoomHistory()
             self._list(room)
-        history.runs.append((self._number, time, name, action, texts, size))
+        history.runs.append((self._number, time, name, action, texts, size, author))
         history.lines += len(texts)
         self._size += size
         # A run is forgotten whole, so that a room may hold up to one run more than its limit; last() cuts.
@@ -95,12 +106,13 @@ class History:
         while self._size > self._budget:
             self._forget_oldest()
 
-    def last(self, room: str, count: int, most: int) -> list[Line]:
-        """The last `count` lines of `room`, oldest first; fewer when they would have more than `most` bytes."""
+    def last(self, room: str, count: int, most: int, hidden: Container[SessionId] = ()) -> list[Line]:
+        """The last `count` lines of `room` that are not of `hidden` sessions, oldest first; fewer when they would have
+        more than `most` bytes."""
         count = min(count, self._limit)
         lines: list[Line] = []
         if count > 0 and room in self._rooms:
-            for line in self._newest_first(room):
+            for line in self._newest_first(room, hidden):
                 most -= len(line.text.encode()) + len(line.name.encode()) + _LINE_OVERHEAD
                 if most < 0:
                     break
@@ -139,10 +151,11 @@ class History:
         self._number = number
         self._list_rooms()
 
-    def _newest_first(self, room: str) -> Iterator[Line]:
-        for _, time, name, action, texts, _ in reversed(self._rooms[room].runs):
-            for text in reversed(texts):
-                yield Line(time, name, action, text)
+    def _newest_first(self, room: str, hidden: Container[SessionId]) -> Iterator[Line]:
+        for _, time, name, action, texts, _, author in reversed(self._rooms[room].runs):
+            if author not in hidden:
+                for text in reversed(texts):
+                    yield Line(time, name, action, text)
 
     def _forget_oldest(self) -> None:
         """Forget the oldest run of all, or find out what it is not."""

@@ -16,9 +16,13 @@ from typing import Any
 
 from mpchat.chat.codec import dump_plain_alike, load_plain
 from mpchat.chat.state.history import Run
+from mpchat.chat.state.names import name_key
 from mpchat.chat.state.state import Limits, Session, State
 
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
+
+SNAPSHOT_VERSIONS = (2, 3, SNAPSHOT_VERSION)
+"""Those that can be loaded. In 2 and 3, people are ignored by name, and lines have no author but their name."""
 
 CHUNK = 256 << 10
 """About how many bytes of the state a chunk has at least, unless it is the last one. Some ms to make, and to load."""
@@ -44,8 +48,9 @@ _ROOM_SIZE = 50
 _SESSION, _ROOM, _TOMBSTONES, _RUNS, _STATE = range(5)
 
 _FLAT = ("sid", "address", "since", "epoch", "position", "mode", "name", "key", "tries", "current", "active", "away")
-_REST = ("reply_to", "timestamps", "quiet", "noted", "manner")
-_read_session = attrgetter(*_FLAT, *_REST)
+_REST = ("reply_to", "timestamps", "quiet")
+_SINCE_3 = ("noted", "manner")
+_read_session = attrgetter(*_FLAT, *_REST, *_SINCE_3)
 
 Row = tuple[Any, ...]
 
@@ -91,8 +96,8 @@ class Capture:
 
     def _copy_sessions(self, state: State) -> Iterator[float]:
         for session in state.sessions.values():
-            rooms, ignores = tuple(session.rooms), tuple(session.ignores.items())
-            size = _SESSION_SIZE + 2 * _SID_SIZE * (len(rooms) + 2 * len(ignores))
+            rooms, ignores = tuple(session.rooms), tuple(session.ignores)
+            size = _SESSION_SIZE + _SID_SIZE * (2 * len(rooms) + len(ignores))
             self._rows.append((size, (_SESSION, _read_session(session), rooms, ignores)))
             yield 1.0
 
@@ -110,13 +115,14 @@ class Capture:
             yield 1.0 + len(runs) / 100
 
     def _list_runs(self) -> Iterator[tuple[int, Row]]:
-        """By columns, with each name once: a run is a quarter smaller so, and sooner made and loaded."""
+        """By columns, with each author once: a run is a quarter smaller so, and sooner made and loaded."""
         for room, runs in self._histories:
             for piece in _cut(runs, ROW_RUNS):
-                numbers, times, names, actions, texts, sizes = zip(*piece, strict=True)
-                known = dict.fromkeys(names)
-                places = {name: place for place, name in enumerate(known)}
-                who = tuple(map(places.__getitem__, names))
+                numbers, times, names, actions, texts, sizes, authors = zip(*piece, strict=True)
+                pairs = list(zip(names, authors, strict=True))
+                known = dict.fromkeys(pairs)
+                places = {pair: place for place, pair in enumerate(known)}
+                who = tuple(map(places.__getitem__, pairs))
                 yield sum(sizes), (_RUNS, room, numbers, times, tuple(known), who, actions, texts, sizes)
 
 
@@ -128,6 +134,8 @@ class Loading:
         self._data = b""
         self._at = 0
         self._begun = False
+        self._version = 0
+        self._ignores: list[tuple[Session, tuple[str, ...]]] = []  # by name
         self._last: list[Any] | None = None  # the row that comes last
         self.finished = False
         """Whether the snapshot has come to its end."""
@@ -169,8 +177,9 @@ class Loading:
         magic, version = _HEADER.unpack_from(self._data, self._at)
         if magic != _MAGIC:
             raise ValueError("no snapshot: it begins with something else")
-        if version != SNAPSHOT_VERSION:
+        if version not in SNAPSHOT_VERSIONS:
             raise ValueError(f"a snapshot of version {version}; this program reads version {SNAPSHOT_VERSION}")
+        self._version = version
         self._at += _HEADER.size
         self._begun = True
         return True
@@ -190,26 +199,46 @@ class Loading:
         kind, *values = row
         state = self._state
         if kind == _SESSION:
-            state.restore_session(_make_session(*values))
+            self._restore_session(*values)
         elif kind == _ROOM:
             state.restore_room(*values)
         elif kind == _TOMBSTONES:
             for sid in values[0]:
                 state.bury(sid)
         elif kind == _RUNS:
-            room, numbers, times, known, who, *others = values
-            state.history.restore(room, zip(numbers, times, map(known.__getitem__, who), *others, strict=True))
+            room, *columns = values
+            state.history.restore(room, self._make_runs(*columns))
         elif kind == _STATE:
             state.stopped, number = self._last = values
+            for session, names in self._ignores:
+                for other in map(state.find, names):
+                    if other is not None and other is not session:
+                        state.ignore(session, other)
             state.finish_restoring()
             state.history.finish_restoring(number)
         else:
             raise ValueError(f"a row of kind {kind!r}")
 
 
-def _make_session(flat: tuple[Any, ...], rooms: tuple[str, ...], ignores: tuple[tuple[str, str], ...]) -> Session:
-    values = dict(zip(_FLAT + _REST, flat, strict=True))
-    return Session(**values, rooms=dict.fromkeys(rooms), ignores=dict(ignores))
+    def _restore_session(self, flat: tuple[Any, ...], rooms: tuple[str, ...], ignores: tuple[Any, ...]) -> None:
+        names = _FLAT + _REST + (_SINCE_3 if self._version >= 3 else ())
+        values = dict(zip(names, flat, strict=True))
+        session = Session(**values, rooms=dict.fromkeys(rooms))
+        if self._version == SNAPSHOT_VERSION:
+            session.ignores.update(dict.fromkeys(ignores))
+        elif ignores:
+            # They may follow.
+            self._ignores.append((session, tuple(name for _, name in ignores)))
+        self._state.restore_session(session)
+
+    def _make_runs(
+        self, numbers: Any, times: Any, known: tuple[Any, ...], who: Any, actions: Any, texts: Any, sizes: Any
+    ) -> Iterator[Run]:
+        if self._version != SNAPSHOT_VERSION:
+            holders = self._state.names
+            known = tuple((name, holders.get(name_key(name), b"")) for name in known)
+        names, authors = zip(*map(known.__getitem__, who), strict=True)
+        return zip(numbers, times, names, actions, texts, sizes, authors, strict=True)
 
 
 def _cut(values: tuple[Any, ...], most: int) -> list[tuple[Any, ...]]:

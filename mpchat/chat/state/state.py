@@ -55,7 +55,7 @@ class Session:
     current: str = ""
     active: int = 0
     away: str | None = None
-    ignores: dict[str, str] = field(default_factory=dict)
+    ignores: dict[SessionId, None] = field(default_factory=dict)  # not names: a name may be somebody else's tomorrow
     reply_to: SessionId = b""  # not a name: that may be somebody else's by the time of the answer
     timestamps: bool = False
     quiet: bool = False
@@ -111,6 +111,7 @@ class State:
         self._ranking: list[tuple[int, str]] = [(0, LOBBY)]
         self.history = History(limits.history, limits.history_bytes)
         self.stopped = False
+        self._ignored_by: dict[SessionId, dict[SessionId, None]] = {}
         self._tombstones: dict[SessionId, None] = {}
 
     def open(self, sid: SessionId, address: str, epoch: int, dialect: str, time: int) -> Session | None:
@@ -121,12 +122,17 @@ class State:
         return session
 
     def close(self, session: Session) -> None:
-        """The session is no more, nor is its name or its place in any room; its id is remembered."""
+        """The session is no more, nor is its name or its place in any room, and nobody ignores it; its id is
+        remembered."""
         for room in list(session.rooms):
             self._drop_member(room, session.sid)
         if session.key:
             del self.names[session.key]
             self.looks.drop(session.look, session.sid)
+        for other in list(session.ignores):
+            self.unignore(session, self.sessions[other])
+        for other in self.list_ignorers(session):
+            self.unignore(self.sessions[other], session)
         del self.sessions[session.sid]
         self.bury(session.sid)
 
@@ -162,6 +168,24 @@ class State:
             candidate = numbered_name(name, number)
             number += 1
         return candidate
+
+    def ignore(self, session: Session, other: Session) -> None:
+        """Hide `other` from the session, as long as both are here."""
+        session.ignores[other.sid] = None
+        self._ignored_by.setdefault(other.sid, {})[session.sid] = None
+
+    def unignore(self, session: Session, other: Session) -> None:
+        """Show `other`, which is ignored, to the session again."""
+        del session.ignores[other.sid]
+        ignorers = self._ignored_by[other.sid]
+        del ignorers[session.sid]
+        if not ignorers:
+            del self._ignored_by[other.sid]
+
+    def list_ignorers(self, session: Session) -> list[SessionId]:
+        """Who ignores the session."""
+        # Sorted, since a state that was loaded has them in another order.
+        return sorted(self._ignored_by.get(session.sid, ()))
 
     def enter(self, session: Session, room: str) -> None:
         """The session is in `room` (made when it is not there) and talks there."""
@@ -203,6 +227,8 @@ class State:
             session.look = name_look(session.name)
             self.names[session.key] = session.sid
             self.looks.add(session.look, session.sid)
+        for other in session.ignores:
+            self._ignored_by.setdefault(other, {})[session.sid] = None
 
     def restore_room(self, room: str, topic: str, members: Iterable[SessionId]) -> None:
         """This room, with these members behind those who were restored before."""

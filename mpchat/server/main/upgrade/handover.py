@@ -13,7 +13,7 @@ from typing import Any
 
 from mpchat.chat.entries import VERSION as ENTRIES_VERSION
 from mpchat.chat.entries import SessionId
-from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
+from mpchat.chat.state.snapshot import SNAPSHOT_VERSION, SNAPSHOT_VERSIONS
 from mpchat.errors import ServeError, in_words
 from mpchat.log.port import Snapshot
 from mpchat.server.ledger import Shape
@@ -25,7 +25,10 @@ from mpchat.sharedmemory import make_memory
 log = logging.getLogger(__name__)
 
 FORMAT = f"4.{ENTRIES_VERSION}.{SNAPSHOT_VERSION}"
-"""The formats of the handover, the entries and the snapshots. A version with the same FORMAT can take over."""
+"""The formats of the handover, the entries and the snapshots that this version leaves."""
+
+READABLE = frozenset(f"{FORMAT.rpartition('.')[0]}.{version}" for version in SNAPSHOT_VERSIONS)
+"""The formats from which this version can take over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def read_handover(descriptor: int) -> Handover:
     """Read the handover of the previous program, and close `descriptor`. Raises ServeError."""
     try:
         packed = json.loads(_read(descriptor))
-        if packed["format"] != FORMAT:
+        if packed["format"] not in READABLE:
             raise ServeError(f"the previous program left a handover of format {packed['format']}, not of {FORMAT}")
         handover = _unpack(packed)
     except (OSError, ValueError, LookupError, TypeError) as error:

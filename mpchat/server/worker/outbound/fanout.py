@@ -63,7 +63,7 @@ class _Item(NamedTuple):
 
     order: int
     time: int
-    author: str
+    author: SessionId
     noise: bool
     event: Event
 
@@ -77,7 +77,7 @@ class _Channel(Generic[S]):
         self.room = room
         self.members: dict[_Subscriber[S], int] = {}  # where in `items` each starts
         self.items: list[_Item] = []
-        self.authors: set[str] = set()
+        self.authors: set[SessionId] = set()
         self.noisy = False
         self._pieces: dict[_Look, list[bytes]] = {}
         self._blocks: dict[_Look, bytes] = {}
@@ -118,22 +118,21 @@ class _Subscriber(Generic[S]):
     itself.
     """
 
-    __slots__ = ("dialect", "key", "look", "personal", "quiet", "ready", "rooms", "sid", "simple", "sink", "skip")
+    __slots__ = ("dialect", "look", "personal", "quiet", "ready", "rooms", "sid", "simple", "sink", "skip")
 
     def __init__(self, sid: SessionId, sink: S, dialect: Dialect, look: _Look) -> None:
         self.sid = sid
         self.sink = sink
         self.dialect = dialect
         self.look = look
-        self.key = ""
         self.simple: _Look | None = None
         self.rooms: dict[str, _Look] = {}
-        self.skip: frozenset[str] | tuple[str] = frozenset()
+        self.skip: frozenset[SessionId] | tuple[SessionId] = frozenset()
         self.quiet = False
         self.personal: list[tuple[int, bytes]] = []
         self.ready: list[bytes] = []
 
-    def hides(self, author: str, noise: bool) -> bool:
+    def hides(self, author: SessionId, noise: bool) -> bool:
         return author in self.skip or (noise and self.quiet)
 
 
@@ -226,7 +225,7 @@ class Fanout(Generic[S]):
             if (
                 look is None
                 or start
-                or subscriber.key in authors
+                or subscriber.sid in authors
                 or subscriber.personal
                 or subscriber.ready
                 or (noisy and subscriber.quiet)
@@ -284,8 +283,7 @@ class Fanout(Generic[S]):
         if session is None:
             return
         # Nearly all skip only themselves, and a set takes 200 bytes.
-        subscriber.skip = frozenset((session.key, *session.ignores)) if session.ignores else (session.key,)
-        subscriber.key = session.key
+        subscriber.skip = frozenset((session.sid, *session.ignores)) if session.ignores else (session.sid,)
         subscriber.quiet = session.quiet
         subscriber.look = self._look(subscriber.dialect, session, None)
         for room in session.rooms:

@@ -155,14 +155,41 @@ def test_ignore_holds_for_the_history() -> None:
     party = Party()
     alice, bob, carol = party.enter("alice", "bob", "carol")
     alice.types("/ignore bob")
-    bob.types("one")
+    bob.types("one", "/nick robert", "one")
     carol.types("two")
-    bob.hangs_up("")
-    [bob] = party.enter("BOB")
-    bob.types("three")
+    carol.types("three")
     party.clear()
     alice.types("/history")
-    alice.sees("* The last 1 line of #lobby:", "carol: two")
+    alice.sees("* The last 2 lines of #lobby:", "carol: two", "carol: three")
+
+
+def test_history_counts_what_is_shown() -> None:
+    party = Party()
+    alice, bob, carol = party.enter("alice", "bob", "carol")
+    carol.types("one", "two")
+    bob.types("/nick robert", *["flood"] * 100)
+    alice.types("/ignore robert")
+    party.clear()
+    alice.types("/history 1", "/history", "/join a", "/leave lobby", "/join lobby")
+    assert alice.shown[:2] == ["* The last 1 line of #lobby:", "carol: two"]
+    assert alice.shown[2:5] == ["* The last 2 lines of #lobby:", "carol: one", "carol: two"]
+    assert alice.shown[-2:] == ["carol: one", "carol: two"]
+
+
+def test_ignoring_ends_with_the_session() -> None:
+    party = Party()
+    alice, bob, carol = party.enter("alice", "bob", "carol")
+    alice.types("/ignore bob", "/ignore carol")
+    party.clear()
+    bob.types("/quit")
+    alice.sees()
+    [stranger] = party.enter("bob")
+    stranger.types("hello", "/nick robert", "/msg alice hello")
+    alice.sees("bob: hello", "* bob is now called robert", "[robert] hello")
+    alice.types("/ignore")
+    alice.sees("* You ignore carol.")
+    alice.hangs_up("")
+    carol.types("/quit")
 
 
 def test_unignore() -> None:
@@ -180,7 +207,7 @@ def test_unignore_somebody_who_has_left() -> None:
     bob.hangs_up("")
     party.clear()
     alice.types("/unignore bob", "/ignore")
-    alice.sees("* You no longer ignore bob.", "* You ignore nobody.")
+    alice.sees("! You do not ignore bob.", "* You ignore nobody.")
 
 
 def test_ignore_errors() -> None:

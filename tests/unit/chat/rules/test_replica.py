@@ -85,8 +85,10 @@ def assert_consistent(replica: Replica) -> None:
     for session in state.sessions.values():
         assert len(session.rooms) <= TIGHT.rooms_of_session
         assert len(session.ignores) <= TIGHT.ignores
+        assert all(session.sid in state.list_ignorers(state.sessions[other]) for other in session.ignores)
         assert session.current in session.rooms if session.name else not session.rooms
         assert all(session.sid in state.rooms[name].members for name in session.rooms)
+    assert sum(map(len, state._ignored_by.values())) == sum(len(each.ignores) for each in state.sessions.values())
     assert len(state.rooms) <= TIGHT.rooms_of_server
     for room in state.rooms.values():
         assert room.members or room.name == LOBBY

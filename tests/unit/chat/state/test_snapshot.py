@@ -5,6 +5,7 @@ What a replica that was loaded does then is tested with the replica.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -165,3 +166,23 @@ def test_histories_of_several_rows_keep_their_order(lines: list[tuple[str, str]]
     loaded: History = loading.state.history
     assert list(loaded.copy_runs()) == list(state.history.copy_runs())
     assert (loaded.size, loaded.number) == (state.history.size, state.history.number)
+
+
+def test_a_snapshot_of_the_version_before_loads() -> None:
+    """Left by a program that ignored people by name, and for which `anna` with a Cyrillic letter was another name."""
+    replica = Replica.load(Path(__file__).with_name("snapshot-2.bin").read_bytes())
+    state = replica._state
+    names = [session.name for session in state.sessions.values()]
+    assert names == ["alice", "bob", "anna", "аnna", "alice\ufe0f"]
+    alice, bob = (state.find(name) for name in ("alice", "bob"))
+    assert alice is not None
+    assert bob is not None
+    assert [*alice.ignores] == [bob.sid]  # and not carol, who has left
+    assert [line.text for line in state.history.last(LOBBY, 10, 1 << 20, alice.ignores)] == ["from anna"]
+    assert not state.is_free("Anna")
+    # The twins go one after the other; only then their name is free.
+    for sid in (3, 4):
+        assert not state.is_free("anna")
+        replica.apply(Ended(bytes([sid]) * 16, ""), 7000)
+    assert state.is_free("anna")
+    assert Replica.load(replica.dump()).dump() == replica.dump()

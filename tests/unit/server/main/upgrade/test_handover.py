@@ -58,3 +58,8 @@ def test_another_format_is_an_error(left: bytes) -> None:
     with pytest.raises(ServeError, match="handover"):
         read_handover(descriptor)
     os.close(descriptor)
+
+
+def test_the_format_with_the_snapshot_of_the_version_before_is_read() -> None:
+    entries = written.FORMAT.split(".")[1]
+    assert {written.FORMAT, f"4.{entries}.2", f"4.{entries}.3"} == written.READABLE

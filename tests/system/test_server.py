@@ -303,6 +303,8 @@ def test_accepted_sockets_have_the_options_of_the_listener() -> None:
                     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
                     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 15
                     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
+                if hasattr(socket, "TCP_USER_TIMEOUT"):
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
 
 
 def test_accept_never_waits() -> None:

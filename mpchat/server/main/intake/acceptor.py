@@ -95,6 +95,7 @@ class Acceptor:
         """Count these clients as admitted: the previous program has admitted them."""
         taken = set()
         for held in helds:
+            held.set_patience()
             self._admission.restore(held.address)
             taken.add(held.page)
         self._free_pages = FreePages(self._ledger.shape.pages, taken)

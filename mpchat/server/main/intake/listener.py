@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mpchat.errors import ListenError, in_words
+from mpchat.server.main.connection import set_patience
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,6 @@ BACKLOG = 4096
 
 ACCEPT_MOST = 512
 """Connections accepted at once, before main looks at other events."""
-
-# A peer that has vanished is detected after 60 + 4 x 15 = 120 s without any traffic.
-_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 # There is no descriptor or memory for another connection. It stays in the backlog (accept(2)).
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -75,13 +73,10 @@ class Listener:
         self._socket = inherited or _listen(host, port, dual)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # What is sent as urgent data is part of the stream: telnet's Data Mark is (RFC 854, "Synch"). Without this the
         # kernel takes the byte out, and the next one stands in its place.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        set_patience(self._socket)
 
     @classmethod
     def inherit(cls, descriptor: int, dialect: str) -> "Listener":

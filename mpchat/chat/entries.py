@@ -94,10 +94,26 @@ class Stopped(NamedTuple):
     reason: str
 
 
+class Slowed(NamedTuple):
+    """How the session keeps to its rate, which is `rate` frames a second, at `position` of its input: see PACES.
+
+    Published when that changes, and again after a doubt: what is not behind the last one does not count.
+    """
+
+    sid: SessionId
+    position: int
+    pace: int
+    rate: float
+    epoch: int = 0
+
+
+KEEPING, WAITING, ENDING = PACES = range(3)
+"""Nothing waits, and has not for a while; input waits for the rate; it waits, and the client has ended its side."""
+
 Input = Said | Asked | Skipped
 """What comes from a client's byte stream: has a session, and an `end` in its stream."""
 
-Entry = Input | Noted | Opened | Ended | Stopped
+Entry = Input | Noted | Opened | Ended | Stopped | Slowed
 
 
 def make_input(sid: SessionId, end: int, request: Request, epoch: int = 0, mode: str = "") -> Said | Asked:
@@ -125,6 +141,7 @@ _KINDS: tuple[tuple[type[Entry], Callable[[Any], Entry]], ...] = (
     (Ended, Ended._make),
     (Stopped, Stopped._make),
     (Noted, _make_noted),
+    (Slowed, Slowed._make),
 )
 _NUMBERS = {kind: number for number, (kind, _) in enumerate(_KINDS)}
 _MAKERS = {number: make for number, (_, make) in enumerate(_KINDS)}

@@ -252,6 +252,15 @@ class Mistaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowed:
+    """The session has sent more than its rate, `rate` frames a second, allows; the rest is read later. `ended`: the
+    client has ended its side meanwhile."""
+
+    rate: float
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Goodbye:
     """The session ends. `reason` is empty if it ends by its own request."""
 
@@ -278,7 +287,7 @@ Notice = Joined | Left | Quit | Renamed | TopicSet
 Event = (
     Message | Notice | Welcome | NameAsked | NameGiven | SignedOn | Entered | Departed | NameChanged
     | PrivateIn | PrivateOut | OtherAway | History | RoomList | MemberList | Whois | Topic | Ignoring | IgnoreSet
-    | AwaySet | TimestampsSet | QuietSet | Explained | Failed | Negotiated | Mistaken | Goodbye
+    | AwaySet | TimestampsSet | QuietSet | Explained | Failed | Negotiated | Mistaken | Slowed | Goodbye
     | Stopping | Stalled
 )  # fmt: skip
 

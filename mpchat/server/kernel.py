@@ -6,6 +6,7 @@ for SIOCINQ, which is FIONREAD, and SIOCOUTQ. On other systems `AVAILABLE` is fa
 dies are disconnected.
 """
 
+import enum
 import errno
 import fcntl
 import socket
@@ -44,6 +45,23 @@ class Progress(NamedTuple):
     writable: bool
     reset: bool = False
     exact: bool = True
+
+
+class Peer(enum.Enum):
+    """What the kernel knows of the process at the other end."""
+
+    HERE = enum.auto()
+    ENDED = enum.auto()  # it has ended its side, and may still read
+    GONE = enum.auto()  # the connection is broken
+
+
+def find_peer(connection: socket.socket) -> Peer:
+    """Look at the peer without receiving anything. HERE, too, where the system does not say."""
+    try:
+        state = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] if AVAILABLE else _ESTABLISHED
+    except OSError:
+        return Peer.HERE
+    return {_CLOSE: Peer.GONE, _CLOSE_WAIT: Peer.ENDED}.get(state, Peer.HERE)
 
 
 def read_progress(connection: socket.socket) -> Progress:

@@ -29,7 +29,7 @@ from mpchat.log.local.journal import Journal
 from mpchat.log.local.memory import MemoryLog
 from mpchat.log.port import LogError, LogFull, LogLost, LogTrimmed
 from mpchat.server.control import Beat, Closed, Handed, HandOff, Reconnect, Release, Released, Retire, Unlinked
-from mpchat.server.kernel import Progress
+from mpchat.server.kernel import Peer, Progress
 from mpchat.server.ledger import Ledger, Page, Shape
 from mpchat.server.worker.inbound.client import Client
 from mpchat.server.worker.outage import TELL_AFTER
@@ -345,6 +345,12 @@ class Connection:
     @property
     def queued(self) -> int:
         return len(self._queue)
+
+    @property
+    def peer(self) -> Peer:
+        if self._phase is not _Phase.OPEN or self._wire.reset:
+            return Peer.GONE
+        return Peer.ENDED if self._wire.ended else Peer.HERE
 
     @property
     def spare(self) -> int:

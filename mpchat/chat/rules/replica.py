@@ -6,10 +6,10 @@ anything that a client can cause, since that would end every worker at once. An 
 nothing: sessions remember the position of their input, ended sessions leave a tombstone.
 """
 
-from mpchat.chat.entries import Asked, Ended, Entry, Input, Noted, Opened, Said, SessionId, Skipped, Stopped
+from mpchat.chat.entries import Asked, Ended, Entry, Input, Noted, Opened, Said, SessionId, Skipped, Slowed, Stopped
 from mpchat.chat.events import Effect, Gone, Stopping, ToEverybody, Told
 from mpchat.chat.problems import Refusal
-from mpchat.chat.rules.session import ask_name_first, end_session, open_session, refuse, sign_on
+from mpchat.chat.rules.session import ask_name_first, end_session, note_pace, open_session, refuse, sign_on
 from mpchat.chat.rules.table import RULES
 from mpchat.chat.rules.talk import say
 from mpchat.chat.state.snapshot import Capture, Loading
@@ -55,6 +55,8 @@ class Replica:
                 session = state.sessions.get(entry.sid)
                 stale = session is not None and session.epoch != entry.epoch
                 return [] if stale else end_session(state, entry.sid, entry.reason)
+            case Slowed():
+                return note_pace(state, entry)
             case Skipped():
                 self._accept(entry)
                 return []

@@ -1,7 +1,7 @@
 """The session: how it begins, gets its name and ends, and the answers that its dialect has already decided."""
 
-from mpchat.chat import requests
-from mpchat.chat.entries import Opened, SessionId
+from mpchat.chat import events, requests
+from mpchat.chat.entries import ENDING, KEEPING, PACES, Opened, SessionId, Slowed
 from mpchat.chat.events import (
     Changed,
     Effect,
@@ -76,6 +76,22 @@ def _try_name(state: State, session: Session, text: str, time: int) -> list[Effe
         *recall_history(state, session, LOBBY),
         *announce_joined(session, room),
     ]
+
+
+def note_pace(state: State, entry: Slowed) -> list[Effect]:
+    """The session goes over its rate, or keeps to it again. It is told once, until it has kept to it."""
+    session = state.sessions.get(entry.sid)
+    # At one position, KEEPING comes last.
+    place = (entry.position, entry.pace or len(PACES))
+    if session is None or session.epoch != entry.epoch or place <= session.paced_at:
+        return []
+    session.paced_at = place
+    if entry.pace == KEEPING:
+        session.pace = KEEPING
+    elif entry.pace > session.pace:
+        session.pace = entry.pace
+        return [Told(ToSession(entry.sid), events.Slowed(entry.rate, ended=entry.pace == ENDING))]
+    return []
 
 
 def end_session(state: State, sid: SessionId, reason: str, farewell: str | None = None) -> list[Effect]:

@@ -50,7 +50,8 @@ _SESSION, _ROOM, _TOMBSTONES, _RUNS, _STATE = range(5)
 _FLAT = ("sid", "address", "since", "epoch", "position", "mode", "name", "key", "tries", "current", "active", "away")
 _REST = ("reply_to", "timestamps", "quiet")
 _SINCE_3 = ("noted", "manner")
-_read_session = attrgetter(*_FLAT, *_REST, *_SINCE_3)
+_SINCE_4 = ("pace", "paced_at")
+_read_session = attrgetter(*_FLAT, *_REST, *_SINCE_3, *_SINCE_4)
 
 Row = tuple[Any, ...]
 
@@ -221,7 +222,7 @@ class Loading:
 
 
     def _restore_session(self, flat: tuple[Any, ...], rooms: tuple[str, ...], ignores: tuple[Any, ...]) -> None:
-        names = _FLAT + _REST + (_SINCE_3 if self._version >= 3 else ())
+        names = _FLAT + _REST + (_SINCE_3 if self._version >= 3 else ()) + (_SINCE_4 if self._version >= 4 else ())
         values = dict(zip(names, flat, strict=True))
         session = Session(**values, rooms=dict.fromkeys(rooms))
         if self._version == SNAPSHOT_VERSION:

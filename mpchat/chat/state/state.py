@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from mpchat.chat.entries import SessionId
+from mpchat.chat.entries import KEEPING, SessionId
 from mpchat.chat.state.history import History
 from mpchat.chat.state.names import name_key, name_look, numbered_name
 
@@ -60,6 +60,8 @@ class Session:
     timestamps: bool = False
     quiet: bool = False
     dialect: str = ""
+    pace: int = KEEPING  # how it keeps to its rate; see entries.PACES
+    paced_at: tuple[int, int] = (0, 0)  # where in its input that was, and how late of what was there
 
 
 @dataclass(slots=True)

@@ -34,6 +34,10 @@ class Throttle:
         if self._rate:
             self._tokens -= frames
 
+    def is_full(self, now: float) -> bool:
+        """Whether a whole burst may pass at `now`: the client has kept to its rate for a while."""
+        return self.allowance(now) >= self._burst
+
     def ready_at(self, now: float) -> float:
         """When the next frame may pass, in seconds of the same clock; `now` if one may pass at once."""
         if self.allowance(now) >= 1:

@@ -171,6 +171,13 @@ def _explained(event: events.Explained) -> list[str]:
     return _failed(explanation) if isinstance(explanation, events.Failed) else explanation
 
 
+def _slowed(event: events.Slowed) -> list[str]:
+    rate = f"{event.rate:g} lines a second"
+    if event.ended:
+        return [f"* You have ended your side. What is left of what you sent is read at {rate} while you stay."]
+    return [f"* That is more than {rate}. The rest is read at that pace; what you type now comes behind it."]
+
+
 def _goodbye(event: events.Goodbye) -> list[str]:
     if event.reason:
         return [f"! You are disconnected: {event.reason}."]
@@ -217,6 +224,7 @@ _WORDS: dict[type[events.Event], Callable[[Any], list[str]]] = {
     events.QuietSet: lambda event: [f"* Notices are {'hidden' if event.on else 'shown'}."],
     events.Explained: _explained,
     events.Failed: _failed,
+    events.Slowed: _slowed,
     events.Goodbye: _goodbye,
     events.Stopping: lambda event: [f"! The server is stopping{_reason(event.reason)}."],
     # No "!": nobody did anything wrong, and a client that waits for an answer would take this for a refusal.

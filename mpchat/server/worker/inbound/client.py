@@ -1,9 +1,9 @@
 """One client of this worker: from the bytes it sends to entries in the log, and back to its connection.
 
 Owns the client's framing, throttle and timers. Promises to publish what the client sends in order and in whole frames;
-to read a client that is over its rate later, and never to drop its input; and to publish all that a client sent before
-it publishes the client's end. Never decides what becomes of an entry: that comes back from the log, through the
-fan-out, as bytes to `send`.
+to tell a client that is over its rate so once, and to read it later; to drop nothing while the client is there, and
+what would have to wait when it is gone; and to publish all that a client sent before it publishes the client's end.
+Never decides what becomes of an entry: that comes back from the log, through the fan-out, as bytes to `send`.
 
 Reading pauses while the client is over its rate, while the publisher is congested, and while the ring is full. The
 client is then held up by its own full window, and at most one ring of its input waits here.
@@ -19,10 +19,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from mpchat.chat.entries import Ended, Entry, Noted, Opened, SessionId, Skipped, make_input
+from mpchat.chat.entries import (
+    ENDING,
+    KEEPING,
+    WAITING,
+    Ended,
+    Entry,
+    Noted,
+    Opened,
+    SessionId,
+    Skipped,
+    Slowed,
+    make_input,
+)
 from mpchat.chat.state.throttle import Throttle
 from mpchat.config import Config
 from mpchat.server.control import Handed
+from mpchat.server.kernel import Peer
 from mpchat.server.ledger import SMALL, Mark, Page
 from mpchat.server.worker.inbound.connection import Connection
 from mpchat.server.worker.inbound.publisher import Publisher
@@ -31,6 +44,9 @@ from mpchat.wire.dialect import Dialect
 from mpchat.wire.framing import Frame
 
 log = logging.getLogger(__name__)
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks whether a client is still there, at most, while what it sent waits for its rate."""
 
 
 class Host(Protocol):
@@ -65,14 +81,15 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to begin with a client: positions in its two streams in bytes, the framing's mode (`Framing.modes`), and
-    position and manner of its last note (`Framing.take_note`)."""
+    """Where to begin with a client: positions in its two streams in bytes, the framing's mode (`Framing.modes`), position
+    and manner of its last note (`Framing.take_note`), and how it keeps to its rate (`entries.PACES`)."""
 
     input: int = 0
     output: int = 0
     mode: str = ""
     noted: int = 0
     manner: str = ""
+    pace: int = KEEPING
 
 
 class Client:
@@ -80,7 +97,8 @@ class Client:
 
     __slots__ = (
         "_bulky", "_connection", "_end_reason", "_framing", "_handed", "_host", "_input_end", "_name", "_next_mark",
-        "_output", "_page", "_published", "_quiesced", "_received", "_throttle", "_timers", "dialect", "sid",
+        "_output", "_pace", "_page", "_published", "_quiesced", "_received", "_throttle", "_timers",
+        "dialect", "sid",
     )  # fmt: skip
 
     def __init__(self, host: Host, handed: Handed, sock: socket.socket, page: Page, start: Start) -> None:
@@ -92,6 +110,10 @@ class Client:
         self._page = page
         self._framing = self.dialect.framing(start.input, start.mode, start.noted, start.manner)
         self._throttle = Throttle(config.rate, config.burst, now)
+        self._pace = start.pace
+        if start.pace != KEEPING:
+            # It had used up its burst with the worker before.
+            self._throttle.spend(config.burst)
         self._connection = Connection(host.loop, sock, self, config.sendq)
         self._received = self._published = start.input
         self._output = start.output  # of the whole session, with what waits to be sent
@@ -272,16 +294,37 @@ class Client:
             return
         now = self._host.loop.time()
         allowance = Throttle.UNLIMITED if self._quiesced else self._throttle.allowance(now)
+        if self._pace != KEEPING and self._throttle.is_full(now):
+            self._keep_pace(KEEPING)
         taken = self._publish(allowance)
         if taken >= allowance:
-            self._connection.pause_reading()
-            self._set_timer(self.drain, self._throttle.ready_at(now))
+            self._await_rate(now)
         elif self._input_end is not None:
             self.end_session(self._input_end)
         elif not self._quiesced:
             self._connection.resume_reading()
             if self._framing.deadline is not None:
                 self._set_timer(self._wake, self._framing.deadline)
+
+    def _await_rate(self, now: float) -> None:
+        """What the client has sent waits until its rate allows more; unless the client is gone."""
+        self._connection.pause_reading()
+        if self._received > self._framing.position:
+            peer = self._connection.peer
+            if peer is Peer.GONE:
+                self.end_session("connection lost")
+                return
+            pace = ENDING if peer is Peer.ENDED else WAITING
+            if pace > self._pace:
+                # Told at once. Of a peer that has ended its side we learn so whether it is still there: if not, its
+                # system answers with a reset.
+                self._keep_pace(pace)
+        self._set_timer(self.drain, min(self._throttle.ready_at(now), now + LOOK_AGAIN))
+
+    def _keep_pace(self, pace: int) -> None:
+        self._pace = pace
+        rate = float(self._host.config.rate)
+        self._host.publisher.add([Slowed(self.sid, self._framing.position, pace, rate, self._handed.epoch)])
 
     def _publish(self, allowance: int) -> int:
         """Publish up to `allowance` of the frames that are complete, and return how many. A note counts as one."""

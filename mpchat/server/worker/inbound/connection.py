@@ -28,6 +28,8 @@ import socket
 import struct
 from typing import Protocol
 
+from mpchat.server.kernel import Peer, find_peer
+
 DROP_MOST = 1 << 16
 """Bytes to receive at once in order to drop them."""
 
@@ -105,6 +107,11 @@ class Connection:
     def spare(self) -> int:
         """How many bytes can be sent before the send queue overflows; 0 if nothing can be sent any more."""
         return max(0, self._limit - self._queued) if self._phase is _Phase.OPEN else 0
+
+    @property
+    def peer(self) -> Peer:
+        """What is known of the peer, however much of its input waits to be received."""
+        return find_peer(self._socket) if self._phase is _Phase.OPEN else Peer.GONE
 
     @property
     def reading(self) -> bool:

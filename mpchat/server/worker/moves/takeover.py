@@ -175,7 +175,9 @@ class Takeover:
         applied = adoptee.consumed if session is None else session.position
         start = Start(applied, adoptee.output_position)
         if session is not None:
-            start = replace(start, mode=session.mode, noted=session.noted, manner=session.manner)
+            start = replace(
+                start, mode=session.mode, noted=session.noted, manner=session.manner, pace=session.pace
+            )
         client = self._arrive(adoptee, start)
         client.carry_on(output or b"", adoptee.page.content(applied, adoptee.consumed))
         if not adoptee.progress.writable:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from party import NOON, Watcher, picture
 from strategies import ANY_TEXT, REQUESTS, TEXTS, build_request
 
-from mpchat.chat.entries import Asked, Ended, Entry, Noted, Opened, Said, Skipped, Stopped
+from mpchat.chat.entries import PACES, Asked, Ended, Entry, Noted, Opened, Said, Skipped, Slowed, Stopped
 from mpchat.chat.events import (
     Changed,
     Gone,
@@ -45,9 +45,10 @@ SAYINGS = st.builds(Said, st.sampled_from(SIDS), POSITIONS, st.lists(TEXTS, min_
 ASKINGS = st.builds(Asked, st.sampled_from(SIDS), POSITIONS, REQUESTS)
 NOTES = st.builds(Noted, st.sampled_from(SIDS), POSITIONS, build_request(Negotiate))
 OPENINGS = st.builds(Opened, st.sampled_from(SIDS), ANY_TEXT)
+PACINGS = st.builds(Slowed, st.sampled_from(SIDS), POSITIONS, st.sampled_from(PACES), st.just(10.0))
 ENDINGS = st.builds(Ended, st.sampled_from(SIDS), TEXTS)
 ENTRIES: st.SearchStrategy[Entry] = st.one_of(
-    SAYINGS, ASKINGS, ASKINGS, ASKINGS, NOTES, OPENINGS, ENDINGS, st.builds(Stopped, TEXTS)
+    SAYINGS, ASKINGS, ASKINGS, ASKINGS, NOTES, OPENINGS, ENDINGS, PACINGS, st.builds(Stopped, TEXTS)
 )
 
 
@@ -72,7 +73,7 @@ GREETINGS: list[Entry] = [
 LOGS = st.builds(
     lambda early, entries: [*early, *GREETINGS, *number_ends(entries)],
     st.lists(ENDINGS, max_size=1),
-    st.lists(st.one_of(SAYINGS, ASKINGS, ASKINGS, ASKINGS, ENDINGS), max_size=30),
+    st.lists(st.one_of(SAYINGS, ASKINGS, ASKINGS, ASKINGS, ENDINGS, PACINGS), max_size=30),
 )
 
 

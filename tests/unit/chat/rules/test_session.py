@@ -3,7 +3,7 @@
 import pytest
 from party import NOON, Party
 
-from mpchat.chat.entries import Ended, Opened, Stopped
+from mpchat.chat.entries import ENDING, KEEPING, WAITING, Ended, Opened, Slowed, Stopped
 from mpchat.chat.state.state import Limits
 
 # --- signing on ---------------------------------------------------------------------------------------------
@@ -244,3 +244,39 @@ def test_when_the_server_stops_everybody_is_told_and_nothing_counts_any_more() -
         assert each.gone
     assert party.replica.stopped
     assert party.replica.apply(Opened(b"x" * 16, "127.0.0.1"), NOON) == []
+
+
+# --- the rate -------------------------------------------------------------------------------------------------
+
+FAST = "* That is more than 10 lines a second. The rest is read at that pace; what you type now comes behind it."
+LEFT = "* You have ended your side. What is left of what you sent is read at 10 lines a second while you stay."
+
+
+@pytest.mark.parametrize(
+    ("paces", "told"),
+    [
+        ([(10, WAITING)], [FAST]),
+        ([(10, WAITING), (20, WAITING)], [FAST]),  # another worker does not know that it was told
+        ([(10, WAITING), (10, ENDING)], [FAST, LEFT]),
+        ([(10, WAITING), (20, ENDING), (30, WAITING), (40, ENDING)], [FAST, LEFT]),
+        ([(10, ENDING)], [LEFT]),
+        ([(10, WAITING), (20, KEEPING), (30, WAITING)], [FAST, FAST]),
+        ([(10, WAITING), (10, KEEPING), (30, WAITING)], [FAST, FAST]),
+        ([(30, KEEPING), (10, WAITING)], []),  # published late
+        ([(30, KEEPING)], []),
+    ],
+)
+def test_who_is_over_the_rate_is_told_once(paces: list[tuple[int, int]], told: list[str]) -> None:
+    party = Party()
+    [alice] = party.enter("alice")
+    for position, pace in paces:
+        party.apply(Slowed(alice.sid, position, pace, 10.0))
+    alice.sees(*told)
+
+
+def test_the_pace_of_another_epoch_or_of_nobody_is_not_told() -> None:
+    party = Party()
+    [alice] = party.enter("alice")
+    party.apply(Slowed(alice.sid, 10, WAITING, 10.0, epoch=1))
+    party.apply(Slowed(b"nobody", 10, WAITING, 10.0))
+    alice.sees()

@@ -94,6 +94,14 @@ SAMPLES: list[tuple[events.Event, list[str]]] = [
     (events.Failed(Problem.UNKNOWN_COMMAND, "join", "joim"), ["! There is no command /joim. Did you mean /join?"]),
     (events.Failed(Problem.UNKNOWN_COMMAND, "", "wrong"), ["! There is no command /wrong. /help lists the commands."]),
     (events.TopicSet("ann", "a", ""), ["* ann cleared the topic of #a"]),
+    (
+        events.Slowed(2.5, ended=False),
+        ["* That is more than 2.5 lines a second. The rest is read at that pace; what you type now comes behind it."],
+    ),
+    (
+        events.Slowed(10.0, ended=True),
+        ["* You have ended your side. What is left of what you sent is read at 10 lines a second while you stay."],
+    ),
     (events.Goodbye("ann", ""), ["* Bye, ann."]),
     (events.Goodbye("", ""), ["* Bye."]),
     (events.Goodbye("ann", "send queue exceeded"), ["! You are disconnected: send queue exceeded."]),

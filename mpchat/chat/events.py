@@ -222,6 +222,13 @@ class QuietSet:
 
 
 @dataclass(frozen=True, slots=True)
+class RecallSet:
+    """From now on the session is shown what was said earlier when it enters a room, or not."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """The answer to `requests.Explain`. Only the dialect knows what `topic` means."""
 
@@ -287,8 +294,8 @@ Notice = Joined | Left | Quit | Renamed | TopicSet
 Event = (
     Message | Notice | Welcome | NameAsked | NameGiven | SignedOn | Entered | Departed | NameChanged
     | PrivateIn | PrivateOut | OtherAway | History | RoomList | MemberList | Whois | Topic | Ignoring | IgnoreSet
-    | AwaySet | TimestampsSet | QuietSet | Explained | Failed | Negotiated | Mistaken | Slowed | Goodbye
-    | Stopping | Stalled
+    | AwaySet | TimestampsSet | QuietSet | RecallSet | Explained | Failed | Negotiated | Mistaken | Slowed
+    | Goodbye | Stopping | Stalled
 )  # fmt: skip
 
 

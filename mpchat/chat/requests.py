@@ -191,6 +191,15 @@ class SetQuiet(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class SetRecall(Request):
+    """Show what was said earlier on entering a room (True), or do not (False). Not answered before there is a name: a
+    program asks for it then, and waits for the answer to its name."""
+
+    NEEDS_NAME: ClassVar[bool] = False
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quit(Request):
     """Leave the chat, for `reason`, which may be empty."""
 
@@ -258,7 +267,7 @@ class Mistake(Request):
 KINDS: tuple[type[Request], ...] = (
     Act, Private, Reply, Join, Leave, ListRooms, ListMembers, ShowTopic, SetTopic, ShowHistory, Rename, DescribeMember,
     Ignore, Unignore, ListIgnored, Away, Back, SetTimestamps, SetQuiet, Quit, Explain, Misuse, Misread,
-    Negotiate, Mistake,
+    Negotiate, Mistake, SetRecall,
 )  # fmt: skip
 """All kinds but Say. The place of a kind is its number in the log."""
 

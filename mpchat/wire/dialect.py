@@ -50,7 +50,8 @@ class Dialect(Protocol):
         """
 
     def encode(self, event: Event, time: int, view: Any) -> bytes:
-        """The bytes of `event`, which happened at `time` (ms since the epoch), in this `view`. Never empty."""
+        """The bytes of `event`, which happened at `time` (ms since the epoch), in this `view`. Empty if
+        this view is not shown it."""
 
     def refuse(self, refusal: Refusal) -> bytes:
         """The bytes that tell a connection why it does not become a session."""

@@ -8,7 +8,7 @@ import typing
 
 from party import NOON
 
-from mpchat.chat.entries import WAITING, Entry, Opened, Said, Slowed, encode_entries, make_input
+from mpchat.chat.entries import WAITING, Asked, Entry, Opened, Said, Slowed, encode_entries, make_input
 from mpchat.chat.events import (
     Event,
     NameAsked,
@@ -18,6 +18,7 @@ from mpchat.chat.events import (
     Told,
     Welcome,
 )
+from mpchat.chat.requests import SetRecall
 from mpchat.chat.rules.replica import Replica
 from mpchat.wire.line.commands import COMMANDS, read_command
 
@@ -39,6 +40,7 @@ def compose_scenario(seed: int) -> list[Entry]:
     words = ["n1", "n2", "n3 hi", "m1", "m2", "m3", "#a", "#b", "#c", "lobby", ""]
     log: list[Entry] = [Opened(sid, "127.0.0.1") for sid in sids]
     log += [Said(sid, 1, (f"n{number}",)) for number, sid in enumerate(sids)]
+    log.append(Asked(sids[0], 2, SetRecall(False)))
     log += [Slowed(sid, 1, WAITING, 10.0) for sid in sids[::2]]
     for end in range(2, 2000):
         command = chance.choice([*COMMANDS, *(each for each in COMMANDS if each.name in ("join", "ignore", "nick"))])

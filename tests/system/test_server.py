@@ -138,13 +138,29 @@ def test_a_client_that_comes_later_is_shown_the_history() -> None:
         assert alice.ask("/history 3", "* The last") == "* The last 3 lines of #lobby:"
         bob = server.chat("bob")
         assert server.worker_of(bob) != server.worker_of(alice)
-        bob.expect("alice: line 24")
-        assert bob.seen[2:] == [f"alice: line {number}" for number in range(5, 25)]
+        bob.expect("* Now.")
+        assert bob.seen[2].startswith("* Earlier in #lobby (since ")
+        assert bob.seen[3:-1] == [f"alice: line {number}" for number in range(5, 25)]
         bob.say("/history 22")
         assert bob.lines_until("alice: line 24") == [
             "* The last 22 lines of #lobby:",
             *(f"alice: line {number}" for number in range(3, 24)),
         ]
+
+
+def test_a_program_in_segment_mode_is_not_shown_the_history() -> None:
+    with running_server("--workers", "1") as server:
+        alice, program = server.chat("alice"), server.connect()
+        alice.say("earlier")
+        program.expect("* Welcome to mpchat. What is your name?")
+        program.send(b"program")
+        program.expect_start("* Hello, program. ")
+        alice.expect("* program joined #lobby")
+        alice.say("live")
+        program.expect("alice: live")
+        assert "alice: earlier" not in program.seen
+        program.send(b"/history")
+        program.expect("alice: earlier")
 
 
 # --- what is sent arrives -----------------------------------------------------------------------------------

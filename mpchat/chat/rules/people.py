@@ -8,6 +8,7 @@ from mpchat.chat.events import (
     Ignoring,
     NameChanged,
     QuietSet,
+    RecallSet,
     Renamed,
     TimestampsSet,
     Told,
@@ -24,6 +25,7 @@ from mpchat.chat.requests import (
     ListIgnored,
     Rename,
     SetQuiet,
+    SetRecall,
     SetTimestamps,
     Unignore,
 )
@@ -106,6 +108,11 @@ def come_back(state: State, session: Session, request: Back, time: int) -> list[
 def set_timestamps(state: State, session: Session, request: SetTimestamps, time: int) -> list[Effect]:
     session.timestamps = not session.timestamps if request.on is None else request.on
     return [Changed(session.sid), Told(ToSession(session.sid), TimestampsSet(session.timestamps))]
+
+
+def set_recall(state: State, session: Session, request: SetRecall, time: int) -> list[Effect]:
+    session.recall = request.on
+    return [Told(ToSession(session.sid), RecallSet(request.on))] if session.name else []
 
 
 def set_quiet(state: State, session: Session, request: SetQuiet, time: int) -> list[Effect]:

@@ -206,5 +206,7 @@ def recall_history(
     state: State, session: Session, room: str, count: int = HISTORY_ON_JOIN, asked: bool = False
 ) -> list[Effect]:
     """Show the session the last `count` lines of `room`, without those of people whom it ignores."""
+    if not (asked or session.recall):
+        return []
     lines = state.history.last(room, count, state.limits.history_shown, session.ignores)
     return [Told(ToSession(session.sid), History(room, tuple(lines), asked))] if lines or asked else []

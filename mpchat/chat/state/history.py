@@ -56,8 +56,8 @@ class _RoomHistory:
 _RUN_OVERHEAD = 200
 _TEXT_OVERHEAD = 60
 
-_LINE_OVERHEAD = 16
-"""What a line has at most when it is shown, beside name and text: ``00:00 ** `` and its end."""
+_LINE_OVERHEAD = 24
+"""What a line has at most when it is shown, beside name and text: ``2026-11-25 00:00 ** `` and its end."""
 
 
 class History:

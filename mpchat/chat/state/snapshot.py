@@ -50,7 +50,7 @@ _SESSION, _ROOM, _TOMBSTONES, _RUNS, _STATE = range(5)
 _FLAT = ("sid", "address", "since", "epoch", "position", "mode", "name", "key", "tries", "current", "active", "away")
 _REST = ("reply_to", "timestamps", "quiet")
 _SINCE_3 = ("noted", "manner")
-_SINCE_4 = ("pace", "paced_at")
+_SINCE_4 = ("pace", "paced_at", "recall")
 _read_session = attrgetter(*_FLAT, *_REST, *_SINCE_3, *_SINCE_4)
 
 Row = tuple[Any, ...]

@@ -59,6 +59,7 @@ class Session:
     reply_to: SessionId = b""  # not a name: that may be somebody else's by the time of the answer
     timestamps: bool = False
     quiet: bool = False
+    recall: bool = True  # it is shown what was said earlier when it enters a room
     dialect: str = ""
     pace: int = KEEPING  # how it keeps to its rate; see entries.PACES
     paced_at: tuple[int, int] = (0, 0)  # where in its input that was, and how late of what was there

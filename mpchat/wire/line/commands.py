@@ -34,6 +34,7 @@ from mpchat.chat.requests import (
     Request,
     Say,
     SetQuiet,
+    SetRecall,
     SetTimestamps,
     SetTopic,
     ShowHistory,
@@ -167,6 +168,9 @@ def _parse_who(argument: str) -> Request:
 
 
 def _parse_history(argument: str) -> Request | None:
+    recall = {"on": True, "off": False}.get(argument.strip().lower())
+    if recall is not None:
+        return SetRecall(recall)
     count = _parse_number(argument.strip() or str(HISTORY_LINES))
     return ShowHistory(count) if count else None
 
@@ -275,7 +279,13 @@ COMMANDS: tuple[Command, ...] = (
         "show or set the room's topic",
         "The topic of the current room; 300 characters at most. /topic - clears it.",
     ),
-    Command("history", _parse_history, "[N]", "the last N lines of the room", "Of the current room; 20 without N."),
+    Command(
+        "history",
+        _parse_history,
+        "[N/on/off]",
+        "the last N lines of the room",
+        "Of the current room; 20 without N. With off you are not shown earlier lines when you enter a room.",
+    ),
     Command(
         "ignore",
         _parse_ignore,

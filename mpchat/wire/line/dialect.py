@@ -45,7 +45,11 @@ class LineDialect:
     def view(self, session: Session | None, room: str | None) -> Style:
         if session is None:
             return Style()
-        return Style(room is not None and room != session.current, session.timestamps, is_telnet(session.manner))
+        telnet = is_telnet(session.manner)
+        if room is None:
+            # Looked at anew whenever it enters a room, which is when `program` matters.
+            return Style(False, session.timestamps, telnet, session.mode == Mode.SEGMENT.value)
+        return Style(room != session.current, session.timestamps, telnet)
 
     def refuse(self, refusal: Refusal) -> bytes:
         return encode_event(Failed(refusal.problem, refusal.about, refusal.more), 0)

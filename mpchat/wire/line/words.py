@@ -28,6 +28,9 @@ class Style(NamedTuple):
     telnet: bool = False
     """Lines end in CR LF, as a telnet program in character mode needs it."""
 
+    program: bool = False
+    """It is shown what was said earlier only if it asks."""
+
 
 PLAIN = Style()
 
@@ -36,9 +39,11 @@ _SHOWN = 60
 
 
 def encode_event(event: events.Event, time: int, style: Style = PLAIN) -> bytes:
-    """The lines of `event`, which happened at `time` (ms since the epoch), in UTF-8."""
+    """The lines of `event`, which happened at `time` (ms since the epoch), in UTF-8. Empty if it is not shown."""
     if isinstance(event, events.History):
-        lines = _history_lines(event, style)
+        if style.program and not event.asked:
+            return b""
+        lines = _history_lines(event, time, style)
     elif isinstance(event, events.Negotiated):
         return write_answer(event.answer)
     elif isinstance(event, events.Mistaken):
@@ -54,8 +59,25 @@ def encode_event(event: events.Event, time: int, style: Style = PLAIN) -> bytes:
     return (line_end.join(lines) + line_end).encode()
 
 
+_HOUR = 3600 * 1000
+
+
 def _stamp(time: int) -> str:
     return datetime.fromtimestamp(time / 1000, UTC).strftime("%H:%M ")
+
+
+def _date(time: int, now: int) -> str:
+    """The time, with the date if that is not today."""
+    moment, today = (datetime.fromtimestamp(each / 1000, UTC) for each in (time, now))
+    return moment.strftime("%H:%M" if moment.date() == today.date() else "%Y-%m-%d %H:%M")
+
+
+def _history_stamp(time: int, now: int, style: Style) -> str:
+    """Date and time of what is older than an hour or of another day; of other lines, what the style says."""
+    moment, today = (datetime.fromtimestamp(each / 1000, UTC) for each in (time, now))
+    if now - time > _HOUR or moment.date() != today.date():
+        return moment.strftime("%Y-%m-%d %H:%M ")
+    return _stamp(time) if style.timestamps else ""
 
 
 def _words(name: str, texts: Iterable[str], action: bool) -> list[str]:
@@ -63,16 +85,19 @@ def _words(name: str, texts: Iterable[str], action: bool) -> list[str]:
     return [start + text for text in texts]
 
 
-def _history_lines(event: events.History, style: Style) -> list[str]:
-    lines = []
+def _history_lines(event: events.History, now: int, style: Style) -> list[str]:
+    """What was said earlier stands between two lines that say so, so nobody takes it for what is said now."""
+    if not event.lines:
+        return [f"* #{event.room}: no history."]
     if event.asked:
-        count = len(event.lines)
-        heading = f"The last {_count(count, 'line')} of #{event.room}:" if count else f"#{event.room}: no history."
-        lines.append(f"* {heading}")
-    for time, name, action, text in event.lines:
-        stamp = _stamp(time) if style.timestamps else ""
-        lines.append(stamp + _words(name, (text,), action)[0])
-    return lines
+        heading = f"* The last {_count(len(event.lines), 'line')} of #{event.room}:"
+    else:
+        heading = f"* Earlier in #{event.room} (since {_date(event.lines[0].time, now)} UTC):"
+    lines = [
+        _history_stamp(time, now, style) + _words(name, (text,), action)[0]
+        for time, name, action, text in event.lines
+    ]
+    return [heading, *lines, "* Now."]
 
 
 def _count(number: int, noun: str) -> str:
@@ -222,6 +247,9 @@ _WORDS: dict[type[events.Event], Callable[[Any], list[str]]] = {
     events.AwaySet: _away,
     events.TimestampsSet: lambda event: [f"* Timestamps are {'on' if event.on else 'off'}."],
     events.QuietSet: lambda event: [f"* Notices are {'hidden' if event.on else 'shown'}."],
+    events.RecallSet: lambda event: [
+        f"* On entering a room you are {'' if event.on else 'not '}shown what was said earlier."
+    ],
     events.Explained: _explained,
     events.Failed: _failed,
     events.Slowed: _slowed,

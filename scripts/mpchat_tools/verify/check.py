@@ -33,6 +33,8 @@ HELD = 1 << 20  # bytes that a client may be ahead of the observers
 
 LOBBY = re.compile(rb"\* \S+ (?:joined|left) #lobby\n")
 COMPANY = rb"(?:, alone| with \S+(?:, \S+)*(?: and \d+ more)?)\."
+EARLIER = re.compile(rb"\* (?:Earlier in #\S+ \(since [^)\n]+ UTC\):|Now\.)\n")
+DATE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d ")
 ANSWERS = [
     re.compile(rb"\* Welcome to mpchat\. What is your name\?()\n"),
     re.compile(rb"\* Hello, (\S+)\. You are in #lobby" + COMPANY + rb" /help lists the commands\.\n"),
@@ -273,7 +275,7 @@ class Guest(Stream):
         return self._reference.ends.get(self.name) if self.quitting else self._reference.end
 
     def _take_aside(self, line: bytes) -> bool:
-        if LOBBY.fullmatch(line):
+        if LOBBY.fullmatch(line) or EARLIER.fullmatch(line):
             return True
         for number, answer in enumerate(ANSWERS):
             match = answer.fullmatch(line)
@@ -293,7 +295,8 @@ class Guest(Stream):
     def _take_history(self, line: bytes) -> bool:
         if not (self._begun() and self._history):
             return False
-        if line == self._history[0]:
+        dated = DATE.match(line)
+        if line[dated.end() if dated else 0 :] == self._history[0]:
             self._history.popleft()
             return True
         self._lose(self._history)

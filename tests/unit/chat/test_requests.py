@@ -19,6 +19,7 @@ from mpchat.chat.requests import (
     Quit,
     Request,
     Say,
+    SetRecall,
     list_values,
     pack_request,
 )
@@ -43,7 +44,7 @@ def test_each_rule_takes_the_kind_that_it_is_for(kind: type[Request]) -> None:
 
 def test_what_may_be_asked_before_there_is_a_name() -> None:
     kinds: list[type[Request]] = [*KINDS, Say]
-    assert {kind for kind in kinds if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit, Negotiate, Mistake}
+    assert {kind for kind in kinds if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit, Negotiate, Mistake, SetRecall}
 
 
 @given(REQUESTS)

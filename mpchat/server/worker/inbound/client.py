@@ -81,8 +81,8 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to begin with a client: positions in its two streams in bytes, the framing's mode (`Framing.modes`), position
-    and manner of its last note (`Framing.take_note`), and how it keeps to its rate (`entries.PACES`)."""
+    """Where to begin with a client: positions in its two streams in bytes, the framing's mode (`Framing.modes`),
+    position and manner of its last note (`Framing.take_note`), and how it keeps to its rate (`entries.PACES`)."""
 
     input: int = 0
     output: int = 0

@@ -160,7 +160,7 @@ def test_ignore_holds_for_the_history() -> None:
     carol.types("three")
     party.clear()
     alice.types("/history")
-    alice.sees("* The last 2 lines of #lobby:", "carol: two", "carol: three")
+    alice.sees("* The last 2 lines of #lobby:", "carol: two", "carol: three", "* Now.")
 
 
 def test_history_counts_what_is_shown() -> None:
@@ -172,8 +172,8 @@ def test_history_counts_what_is_shown() -> None:
     party.clear()
     alice.types("/history 1", "/history", "/join a", "/leave lobby", "/join lobby")
     assert alice.shown[:2] == ["* The last 1 line of #lobby:", "carol: two"]
-    assert alice.shown[2:5] == ["* The last 2 lines of #lobby:", "carol: one", "carol: two"]
-    assert alice.shown[-2:] == ["carol: one", "carol: two"]
+    assert alice.shown[3:6] == ["* The last 2 lines of #lobby:", "carol: one", "carol: two"]
+    assert alice.shown[-3:] == ["carol: one", "carol: two", "* Now."]
 
 
 def test_ignoring_ends_with_the_session() -> None:
@@ -239,9 +239,10 @@ def test_timestamps() -> None:
     alice.types("/history", "/timestamp on", "/timestamp off", "/timestamp maybe")
     alice.sees(
         "* The last 3 lines of #lobby:",
-        "12:00 bob: early",
+        "2026-03-01 12:00 bob: early",
         "13:01 bob: one",
         "13:01 bob: two",
+        "* Now.",
         "13:01 * Timestamps are on.",
         "* Timestamps are off.",
         "! Usage: /timestamp [on/off]",

@@ -47,7 +47,13 @@ def test_who_joins_sees_topic_and_history_before_the_others_see_the_join() -> No
     alice.types("/join python", "/topic Snakes", "hiss")
     party.clear()
     bob.types("/join python", "hi")
-    bob.sees("* You are in #python with alice.", "* Topic: Snakes", "alice: hiss")
+    bob.sees(
+        "* You are in #python with alice.",
+        "* Topic: Snakes",
+        "* Earlier in #python (since 12:00 UTC):",
+        "alice: hiss",
+        "* Now.",
+    )
     alice.sees("* bob joined #python", "bob: hi")
 
 
@@ -262,26 +268,47 @@ def test_history() -> None:
     bob.types(*map(str, range(600)))
     alice.shown.clear()
     alice.types("/history 2", "/history 1")
-    alice.sees("* The last 2 lines of #lobby:", "bob: 598", "bob: 599", "* The last 1 line of #lobby:", "bob: 599")
+    alice.sees(
+        *("* The last 2 lines of #lobby:", "bob: 598", "bob: 599", "* Now."),
+        *("* The last 1 line of #lobby:", "bob: 599", "* Now."),
+    )
     alice.types("/history")
     assert alice.shown[0] == "* The last 20 lines of #lobby:"
-    assert len(alice.shown) == 21
+    assert len(alice.shown) == 22
     alice.shown.clear()
     alice.types("/history 999999")
-    alice.sees("* The last 500 lines of #lobby:", *(f"bob: {number}" for number in range(100, 600)))
+    alice.sees("* The last 500 lines of #lobby:", *(f"bob: {number}" for number in range(100, 600)), "* Now.")
 
 
 @pytest.mark.parametrize("argument", ["0", "x", "-1", "1.5", "²", "1 2", "1" * 4000])
 def test_history_errors(argument: str) -> None:
     [alice] = Party().enter("alice")
     alice.types(f"/history {argument}")
-    alice.sees("! Usage: /history [N]")
+    alice.sees("! Usage: /history [N/on/off]")
+
+
+def test_who_does_not_want_earlier_lines_is_shown_them_only_when_asking() -> None:
+    party = Party()
+    [bob] = party.enter("bob")
+    bob.types("one")
+    alice = party.connect()
+    party.clear()
+    alice.types("/history off", "alice", "/history", "/history on", "/join a", "/leave lobby", "/join lobby")
+    alice.sees(
+        "* Hello, alice. You are in #lobby with bob. /help lists the commands.",
+        *("* The last 1 line of #lobby:", "bob: one", "* Now."),
+        "* On entering a room you are shown what was said earlier.",
+        "* You are in #a, alone.",
+        "* You have left #lobby. You talk in #a now.",
+        "* You are in #lobby with bob.",
+        *("* Earlier in #lobby (since 12:00 UTC):", "bob: one", "* Now."),
+    )
 
 
 def test_ones_own_lines_are_in_the_history_under_the_name_of_then() -> None:
     [alice] = Party().enter("alice")
     alice.types("hello", "/nick al", "/history 5")
-    alice.sees("* You are now called al.", "* The last 1 line of #lobby:", "alice: hello")
+    alice.sees("* You are now called al.", "* The last 1 line of #lobby:", "alice: hello", "* Now.")
 
 
 # --- crowds -------------------------------------------------------------------------------------------------

@@ -149,8 +149,10 @@ def test_the_history_on_sign_on_is_20_lines() -> None:
     alice.types("alice")
     alice.sees(
         "* Hello, alice. You are in #lobby with bob. /help lists the commands.",
+        "* Earlier in #lobby (since 12:00 UTC):",
         *(f"bob: {number}" for number in range(11, 30)),
         "** bob waves",
+        "* Now.",
     )
 
 

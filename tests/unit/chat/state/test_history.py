@@ -174,6 +174,6 @@ def test_what_is_shown_is_bounded_in_bytes_and_is_the_newest() -> None:
     history = History(limit=100, budget=1 << 30)
     for number in range(10):
         history.add("a", number, "é" * 10, (f"{number}" * 64,))
-    # Each line: 64 of text, 20 of name, 16 beside.
-    assert [line.time for line in history.last("a", 10, 300)] == [7, 8, 9]
-    assert history.last("a", 10, 99) == []
+    # Each line: 64 of text, 20 of name, 24 beside.
+    assert [line.time for line in history.last("a", 10, 324)] == [7, 8, 9]
+    assert history.last("a", 10, 107) == []

@@ -49,9 +49,14 @@ SAMPLES: list[tuple[events.Event, list[str]]] = [
     (events.History("a", (), asked=True), ["* #a: no history."]),
     (
         events.History("a", (Line(NOON, "ann", False, "hi"), Line(NOON, "ann", True, "waves")), asked=True),
-        ["* The last 2 lines of #a:", "ann: hi", "** ann waves"],
+        ["* The last 2 lines of #a:", "ann: hi", "** ann waves", "* Now."],
     ),
-    (events.History("a", (Line(NOON, "ann", False, "hi"),), asked=False), ["ann: hi"]),
+    (
+        events.History("a", (Line(NOON, "ann", False, "hi"),), asked=False),
+        ["* Earlier in #a (since 12:00 UTC):", "ann: hi", "* Now."],
+    ),
+    (events.RecallSet(on=False), ["* On entering a room you are not shown what was said earlier."]),
+    (events.RecallSet(on=True), ["* On entering a room you are shown what was said earlier."]),
     (
         events.RoomList((("a", 2, "News"), ("b", 1, "")), 1, 3),
         ["* #a: 2 members, News", "* #b: 1 member", "* Page 1 of 3; /rooms 2 shows the next."],
@@ -161,9 +166,11 @@ def test_each_problem_has_words(problem: Problem) -> None:
 
 @pytest.mark.parametrize(("event", "lines"), SAMPLES)
 def test_timestamps_stand_before_every_line_that_happened(event: events.Event, lines: list[str]) -> None:
-    headings = 1 if isinstance(event, events.History) and event.asked else 0
+    """But before the two lines around what was said earlier."""
+    framed = isinstance(event, events.History)
+    around = {0, len(lines) - 1} if framed else set()
     stamped = show(event, Style(timestamps=True))
-    assert stamped == lines[:headings] + ["12:00 " + line for line in lines[headings:]]
+    assert stamped == [line if number in around else "12:00 " + line for number, line in enumerate(lines)]
 
 
 @pytest.mark.parametrize(("event", "lines"), SAMPLES)
@@ -177,9 +184,38 @@ def test_the_room_stands_behind_the_time() -> None:
     assert show(message, Style(elsewhere=True, timestamps=True)) == ["12:00 #python ann: hello"]
 
 
-def test_history_lines_carry_their_own_time() -> None:
-    history = events.History("a", (Line(NOON - 3_600_000, "ann", False, "hi"),), asked=False)
-    assert show(history, Style(timestamps=True)) == ["11:00 ann: hi"]
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("age", "since", "plain", "stamped"),
+    [
+        (0, "12:00", "", "12:00 "),
+        (HOUR, "11:00", "", "11:00 "),
+        (HOUR + 1, "10:59", "2026-03-01 10:59 ", "2026-03-01 10:59 "),
+        (3 * DAY, "2026-02-26 12:00", "2026-02-26 12:00 ", "2026-02-26 12:00 "),
+    ],
+)
+def test_history_lines_show_when_they_were_said(age: int, since: str, plain: str, stamped: str) -> None:
+    history = events.History("a", (Line(NOON - age, "ann", False, "hi"), Line(NOON, "bob", True, "waves")), asked=False)
+    heading = f"* Earlier in #a (since {since} UTC):"
+    assert show(history) == [heading, f"{plain}ann: hi", "** bob waves", "* Now."]
+    assert show(history, Style(timestamps=True)) == [heading, f"{stamped}ann: hi", "12:00 ** bob waves", "* Now."]
+
+
+def test_a_line_of_yesterday_has_its_date_however_new_it_is() -> None:
+    midnight = NOON + 12 * HOUR
+    history = events.History("a", (Line(midnight - MINUTE, "ann", False, "hi"),), asked=True)
+    assert encode_event(history, midnight).decode().split("\n")[:2] == [
+        "* The last 1 line of #a:",
+        "2026-03-01 23:59 ann: hi",
+    ]
+
+
+def test_a_program_is_shown_history_only_if_it_asks() -> None:
+    lines = (Line(NOON, "ann", False, "hi"),)
+    assert encode_event(events.History("a", lines, asked=False), NOON, Style(program=True)) == b""
+    assert encode_event(events.History("a", lines, asked=True), NOON, Style(program=True))
 
 
 def test_times_are_utc_whatever_the_hour_and_a_span_has_two_units() -> None:

@@ -273,7 +273,8 @@ def test_a_member_that_joins_between_two_flushes_sees_only_later_events() -> Non
     assert bob.take() == (
         "#lobby alice: before\n"
         "* You have left #lobby. You talk in #python now.\n"
-        "* You are in #lobby with alice.\nalice: before\nalice: between\n"
+        "* You are in #lobby with alice.\n"
+        "* Earlier in #lobby (since 12:00 UTC):\nalice: before\nalice: between\n* Now.\n"
         "alice: behind\n"
     )
 

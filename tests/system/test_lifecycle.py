@@ -218,10 +218,23 @@ def test_a_second_signal_ends_at_once(second: signal.Signals) -> None:
         assert f"ending at once signal={second.name}" in server.stderr[-1]
 
 
-def test_int_ends_at_once() -> None:
-    with running_server("--workers", "2", "--drain-timeout", "600") as server:
+def test_int_tells_clients_and_waits_for_none() -> None:
+    """Nor for what they have sent and may not say yet, nor for one that does not read and so does not end its side."""
+    with running_server("--workers", "2", "--drain-timeout", "600", "--rate", "0.01", "--burst", "5") as server:
+        alice, bob = server.chat("alice"), server.chat("bob")
+        alice.send("".join(f"{line}\n" for line in block_of(50)).encode())
+        bob.expect("alice: line 3")
+        server.stop(signal.SIGINT)
+        assert bob.expect_end()[-1] == STOPPING
+        assert alice.expect_end()[-1] == STOPPING
+        assert "alice: line 5" not in bob.seen
+
+
+def test_int_does_not_wait_for_a_worker_that_hangs() -> None:
+    with running_server("--workers", "2", "--drain-timeout", "600", "--beat-timeout", "600") as server:
         alice = server.chat("alice")
-        server.workers()[0].suspend()
+        for worker in server.workers():
+            worker.suspend()
         server.stop(signal.SIGINT)
         alice.expect_end()
 
@@ -251,8 +264,7 @@ def test_a_signal_to_all_processes_is_one_to_main(number: signal.Signals) -> Non
         ends = [each.expect_end()[-1:] for each in (alice, bob)]
         server.close_chatters()
         server.expect_exit(0)
-        if number is signal.SIGTERM:
-            assert ends == [[STOPPING]] * 2
+        assert ends == [[STOPPING]] * 2
 
 
 def test_term_before_it_is_ready() -> None:

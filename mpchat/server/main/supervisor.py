@@ -50,6 +50,10 @@ from mpchat.sharedmemory import find_substitute
 log = logging.getLogger(__name__)
 
 
+FAREWELL = 1.0
+"""Seconds for clients to be told that the server stops, after INT. Milliseconds are enough, but for a hung process."""
+
+
 class _Phase(enum.Enum):
     STARTING = enum.auto()
     SERVING = enum.auto()
@@ -272,6 +276,8 @@ class Supervisor:
                 self._stop_wanted = True
             case signal.SIGTERM if self._phase in (_Phase.STARTING, _Phase.SERVING):
                 self._quiesce()
+            case signal.SIGINT if self._phase is _Phase.SERVING:
+                self._stop_now()
             case _:
                 log.info("ending at once signal=%s", number.name)
                 self._at_once = True
@@ -397,6 +403,13 @@ class Supervisor:
         self._stop_by = time.monotonic() + self._config.drain_timeout
         self._placement.change(Mode.CLOSING)
         self._workforce.quiesce()
+
+    def _stop_now(self) -> None:
+        """Have all clients told that the server stops, as after TERM, but wait for no input and no slow client."""
+        log.info("stopping without waiting signal=SIGINT")
+        self._acceptor.stop()
+        self._stop_by = time.monotonic() + FAREWELL
+        self._publish_stop()
 
     def _publish_stop(self) -> None:
         """Have all clients told that the server stops. Their workers then end."""

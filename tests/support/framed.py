@@ -106,11 +106,11 @@ class FramedDialect:
     def read(self, frames: Sequence[Frame]) -> list[tuple[int, Request]]:
         return [(end, self._read(content)) for end, content in frames if content != b""]
 
-    def view(self, session: Session | None, room: str | None) -> tuple[bool, bool, bool]:
+    def view(self, session: Session | None, room: str | None) -> tuple[bool, bool, bool, bool]:
         # Equal to a view of the line dialect: whoever mixes them up shows somebody the wrong bytes.
-        return (False, False, False)
+        return (False, False, False, False)
 
-    def encode(self, event: Event, time: int, view: tuple[bool, bool, bool]) -> bytes:
+    def encode(self, event: Event, time: int, view: tuple[bool, bool, bool, bool]) -> bytes:
         return pack(repr(event))
 
     def refuse(self, refusal: Refusal) -> bytes:

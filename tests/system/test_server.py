@@ -286,7 +286,8 @@ def test_a_client_that_never_reads_is_cut_off_and_costs_nobody_else_anything() -
                 each.expect(left)
             assert len([line for line in each.seen if line.startswith("alice: ")]) == rounds * 16
         assert bob.ask("/who", "* 3 in") == "* 3 in #lobby: alice, bob, carol"
-        deaf.expect_end()
+        # It reads at last, and is told why it goes.
+        assert deaf.expect_end()[-1] == "! You are disconnected: send queue exceeded."
 
 
 def _flood_until_cut_off(server: Server, talker: Chatter, readers: Sequence[Chatter], chunk: int) -> int:

@@ -44,7 +44,8 @@ def test_each_rule_takes_the_kind_that_it_is_for(kind: type[Request]) -> None:
 
 def test_what_may_be_asked_before_there_is_a_name() -> None:
     kinds: list[type[Request]] = [*KINDS, Say]
-    assert {kind for kind in kinds if not kind.NEEDS_NAME} == {Say, Explain, Misread, Quit, Negotiate, Mistake, SetRecall}
+    nameless = {kind for kind in kinds if not kind.NEEDS_NAME}
+    assert nameless == {Say, Explain, Misread, Quit, Negotiate, Mistake, SetRecall}
 
 
 @given(REQUESTS)

@@ -5,8 +5,9 @@ Owns the descriptor, the send queue and the linger. Knows nothing of messages: r
 The contract:
 
 * `send` MUST never block, and MUST keep the order of its calls. What the kernel does not take waits in the send queue.
-  When more than `sendq` bytes wait, the receiver is told once (`overflowed`) and the connection is aborted: a slow
-  client is disconnected, never waited for.
+  When more than `sendq` bytes wait, the receiver is told once (`overflowed`) and has to end the session: a slow client
+  is disconnected, never waited for. What still comes until `finish`, such as the reason, goes behind what waits. When
+  twice as much waits, the connection is aborted.
 * Reading MUST stop after `pause_reading`: the client is then held up by its own full window, and costs no memory here.
 * `finish` MUST write what waits before it ends the stream, and MUST NOT let the kernel discard it. Closing with
   unread input sends a reset, which can overtake output (RFC 2525, 2.17). So `finish` reads and drops what still comes,
@@ -59,7 +60,7 @@ class Receiver(Protocol):
         """Note that the input has ended: the peer has ended its side, or (`reset`) broken the connection."""
 
     def overflowed(self) -> None:
-        """The send queue is full, and the connection is about to be aborted."""
+        """The send queue is full: the session has to end."""
 
     def closed(self) -> None:
         """The connection is over and its descriptor is closed."""
@@ -80,7 +81,7 @@ class Connection:
     """The socket of one client."""
 
     __slots__ = (
-        "_broken", "_eof", "_limit", "_loop", "_phase", "_queue", "_queued",
+        "_broken", "_eof", "_limit", "_loop", "_overflowed", "_phase", "_queue", "_queued",
         "_reading", "_receiver", "_sendq", "_socket", "_timer",
     )  # fmt: skip
 
@@ -92,6 +93,7 @@ class Connection:
         # No deque, which takes 600 bytes with nothing in it.
         self._queue: list[memoryview] = []
         self._queued = 0
+        self._overflowed = False
         self._phase = _Phase.OPEN
         self._eof = False
         self._broken = False
@@ -106,7 +108,9 @@ class Connection:
     @property
     def spare(self) -> int:
         """How many bytes can be sent before the send queue overflows; 0 if nothing can be sent any more."""
-        return max(0, self._limit - self._queued) if self._phase is _Phase.OPEN else 0
+        if self._phase is not _Phase.OPEN or self._overflowed:
+            return 0
+        return max(0, self._limit - self._queued)
 
     @property
     def peer(self) -> Peer:
@@ -148,8 +152,10 @@ class Connection:
         if len(self._queue) > SEND_PARTS:
             # Many small blocks take many times the memory of their bytes.
             self._queue = [memoryview(b"".join(self._queue))]
-        if self._queued > self._limit:
+        if self._queued > self._limit and not self._overflowed:
+            self._overflowed = True
             self._receiver.overflowed()
+        if self._queued > 2 * self._limit:
             self.abort()
 
     def send_carried(self, block: bytes) -> None:

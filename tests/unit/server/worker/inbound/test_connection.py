@@ -275,8 +275,24 @@ async def test_the_send_queue_holds_exactly_its_limit() -> None:
         await tied.clog()
         tied.connection.send(bytes(10_000 - tied.connection.queued))
         assert (tied.connection.queued, tied.ear.calls) == (10_000, [])
+        assert tied.connection.spare == 0
         tied.connection.send(b"x")
-        assert tied.ear.calls == ["overflowed", "closed"]
+        assert tied.ear.calls == ["overflowed"]
+
+
+@on_loop
+async def test_who_is_cut_off_and_reads_is_sent_everything_and_the_reason() -> None:
+    with line(sendq=10_000) as tied:
+        sent = await tied.clog()
+        rest = bytes(10_001 - tied.connection.queued)
+        tied.connection.send(rest)
+        assert tied.ear.calls == ["overflowed"]
+        assert tied.connection.spare == 0
+        tied.connection.send(b"the reason")
+        tied.connection.finish()
+        assert await tied.peer_reads_to_end() == sent + rest + b"the reason"
+        tied.peer.close()
+        await tied.ear.until_told("overflowed", "closed")
 
 
 @on_loop
@@ -290,7 +306,7 @@ async def test_one_block_larger_than_the_send_queue_overflows_it() -> None:
 async def test_an_aborted_peer_sees_the_end_though_main_has_a_duplicate() -> None:
     with line(sendq=10_000) as tied:
         sent = await tied.clog()
-        tied.connection.send(bytes(10_000))
+        tied.connection.send(bytes(20_000))
         tied.connection.send(b"nothing comes of this")
         assert tied.ear.calls == ["overflowed", "closed"]
         assert tied.connection.queued == 0

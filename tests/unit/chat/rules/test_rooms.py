@@ -356,7 +356,7 @@ def test_no_room_is_made_that_looks_like_another() -> None:
     alice.sees(
         "* You are in #сосо, alone.",
         "! #1obby looks like #lobby, which exists.",
-        "! A name cannot mix Latin and Cyrillic letters: some of them look the same.",
+        "! The name of a room cannot mix Latin and Cyrillic letters: some of them look the same.",
     )
     bob.types("/join coco", "/join СОСО")
     bob.sees("! #coco looks like #сосо, which exists.", "* You are in #сосо with alice.")

@@ -147,7 +147,7 @@ def test_lines_for_telnet_end_in_cr_lf() -> None:
     message = events.Message("a", "ann", ("one", "two"))
     assert encode_event(message, NOON, Style(telnet=True)) == b"ann: one\r\nann: two\r\n"
     history = events.History("a", (Line(NOON, "ann", False, "hi"),), asked=True)
-    assert encode_event(history, NOON, Style(telnet=True)) == b"* The last 1 line of #a:\r\nann: hi\r\n"
+    assert encode_event(history, NOON, Style(telnet=True)) == b"* The last 1 line of #a:\r\nann: hi\r\n* Now.\r\n"
 
 
 def test_each_event_has_words() -> None:

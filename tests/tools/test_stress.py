@@ -393,7 +393,7 @@ def test_a_client_that_cannot_send_goes_on_reading() -> None:
     reader = Room(Plan(clients=1, messages=1, processes=1)).readers[0]
     said = b"x" * 4_000_000
     ended: list[Client[Resident]] = []
-    crowd: Crowd[Resident] = Crowd(lambda client, data: client.stream.feed(data), ended.append)
+    crowd: Crowd[Client[Resident]] = Crowd(lambda client, data: client.stream.feed(data), ended.append)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = Client(listener.getsockname(), reader, RUN_S)
         crowd.add(client)

@@ -67,44 +67,47 @@ class Client(Generic[AStream]):
             return b""
 
 
-class Crowd(Generic[AStream]):
+AClient = TypeVar("AClient", bound=Client[Any])
+
+
+class Crowd(Generic[AClient]):
     """All clients of one process, who are in `rooms`. `receive` is called with all that a client receives, `end` when
     its connection is over. With `dice`, clients send in pieces of any size."""
 
     def __init__(
         self,
-        receive: Callable[[Client[AStream], bytes], None],
-        end: Callable[[Client[AStream]], None],
+        receive: Callable[[AClient, bytes], None],
+        end: Callable[[AClient], None],
         rooms: Collection[RoomCheck] = (),
         dice: random.Random | None = None,
     ) -> None:
-        self.clients: list[Client[AStream]] = []
+        self.clients: list[AClient] = []
         self._receive = receive
         self._end = end
         self._rooms = rooms
         self._dice = dice
         self._selector = selectors.DefaultSelector()
-        self._sending: dict[Client[AStream], None] = {}
+        self._sending: dict[AClient, None] = {}
 
     def watch(self, file: Any, callback: Callable[[], None]) -> None:
         """Also call `callback` when `file` is readable."""
         self._selector.register(file, selectors.EVENT_READ, callback)
 
-    def add(self, client: Client[AStream]) -> None:
+    def add(self, client: AClient) -> None:
         self.clients.append(client)
         self._selector.register(client.socket, selectors.EVENT_READ, client)
 
-    def say(self, client: Client[AStream], data: bytes) -> None:
+    def say(self, client: AClient, data: bytes) -> None:
         if not client.gone:
             client.unsent += data
             self._sending[client] = None
 
-    def pause(self, client: Client[AStream]) -> None:
+    def pause(self, client: AClient) -> None:
         """Do not read from it until `resume`."""
         client.paused = True
         self._selector.unregister(client.socket)
 
-    def resume(self, client: Client[AStream]) -> None:
+    def resume(self, client: AClient) -> None:
         client.paused = False
         self._selector.register(client.socket, selectors.EVENT_READ, client)
 
@@ -117,7 +120,7 @@ class Crowd(Generic[AStream]):
         ready = self._selector.select(min(timeout, TICK_S) if self._sending else timeout)
         ready.sort(key=lambda event: not (isinstance(event[0].data, Client) and event[0].data.stream.silent))
         for key, _ in ready:
-            if not isinstance(key.data, Client):
+            if callable(key.data):
                 key.data()
             elif data := key.data.pull():
                 self._receive(key.data, data)
@@ -126,7 +129,7 @@ class Crowd(Generic[AStream]):
         for room in self._rooms:
             room.wake()
 
-    def _drop(self, client: Client[AStream]) -> None:
+    def _drop(self, client: AClient) -> None:
         client.gone = True
         if not client.paused:
             self._selector.unregister(client.socket)

@@ -73,7 +73,7 @@ class Talkers:
         self._plan, self._process, self._pipe, self._progress = plan, process, pipe, progress
         self._faults = Faults()
         self._rooms = {number: RoomCheck(plan.room_name(number), self._faults) for number in plan.rooms_in(process)}
-        self._crowd: Crowd[Resident] = Crowd(self._receive, self._lose, self._rooms.values())
+        self._crowd: Crowd[Client[Resident]] = Crowd(self._receive, self._lose, self._rooms.values())
         self._crowd.watch(pipe, self._pass)
         run = plan.run.encode()
         for number, room in self._rooms.items():

@@ -55,8 +55,7 @@ class Visitors:
         self._address = address
         self._dice = random.Random(options.seed)
         self._rooms = [RoomCheck(b"r%d" % number, self.faults) for number in range(options.rooms)]
-        self._crowd: Crowd[Guest] = Crowd(self._receive, self._end, self._rooms, self._dice)
-        self._visitors: list[Visitor] = []
+        self._crowd: Crowd[Visitor] = Crowd(self._receive, self._end, self._rooms, self._dice)
         self._measuring = False
         self._tend_at = 0.0
 
@@ -85,7 +84,7 @@ class Visitors:
         now = last = time.monotonic()
         end, strike_at, due = now + options.seconds, now + self._interval(), 0.0
         self._measuring = True
-        while now < end and self._visitors and not self.faults.counts[options.until]:
+        while now < end and self._crowd.clients and not self.faults.counts[options.until]:
             due = min(due + (now - last) * options.rate, options.rate)
             due -= self._say(int(due))
             if now >= strike_at:
@@ -100,7 +99,7 @@ class Visitors:
             self.longest_round = max(self.longest_round, now - last)
         self._measuring = False
         self.killer.relent(math.inf)
-        for visitor in self._visitors:
+        for visitor in self._crowd.clients:
             if visitor.heard_at is not None and not visitor.stream.quitting:
                 self.pauses.add(visitor.heard_at, now)
 
@@ -111,18 +110,18 @@ class Visitors:
             self._turn()
         for room in self._rooms:
             room.finish()
-        for visitor in self._visitors:
+        for visitor in self._crowd.clients:
             if visitor.stream.quitting:
                 self.faults.add(Kind.STUCK, f"{visitor.stream.name.decode()} has left, and its connection stays")
 
     def _settled(self) -> bool:
-        gone = not any(visitor.stream.quitting for visitor in self._visitors)
+        gone = not any(visitor.stream.quitting for visitor in self._crowd.clients)
         return gone and all(room.complete() for room in self._rooms)
 
     def _say(self, due: int) -> int:
         """Have random clients send `due` messages, or fewer if nobody is free; return how many."""
         for count in range(due):
-            drawn = self._dice.choices(self._visitors, k=8)
+            drawn = self._dice.choices(self._crowd.clients, k=8)
             talker = next((visitor for visitor in drawn if visitor.talks), None)
             if talker is None:
                 return count
@@ -146,14 +145,13 @@ class Visitors:
         except ToolError:
             stream.dropped = True
             raise
-        self._visitors.append(visitor)
         self._crowd.add(visitor)
         self._crowd.say(visitor, b"%b\n/join %b\n/leave lobby\n" % (stream.name, room.name))
         return visitor
 
     def _change_guard(self, now: float) -> None:
         """Clients whose time is over leave, and others take their places."""
-        for visitor in [each for each in self._visitors if now >= each.leave_at]:
+        for visitor in [each for each in self._crowd.clients if now >= each.leave_at]:
             visitor.stream.quitting = True
             visitor.leave_at = math.inf
             self._crowd.say(visitor, b"/quit\n")
@@ -166,7 +164,7 @@ class Visitors:
         """Send and receive, for a tick at most."""
         self._crowd.turn(TICK_S)
         now = time.monotonic()
-        for visitor in self._visitors:
+        for visitor in self._crowd.clients:
             if visitor.paused and visitor.wake_at <= now:
                 self._crowd.resume(visitor)
         if now >= self._tend_at:
@@ -174,8 +172,7 @@ class Visitors:
             for room in self._rooms:
                 room.tend()
 
-    def _receive(self, visitor: Client[Guest], data: bytes) -> None:
-        assert isinstance(visitor, Visitor)
+    def _receive(self, visitor: Visitor, data: bytes) -> None:
         now, stream = time.monotonic(), visitor.stream
         if self._measuring and stream.entered and not visitor.slow:
             if visitor.heard_at is not None:
@@ -189,9 +186,7 @@ class Visitors:
             visitor.wake_at = now + self._dice.uniform(0.1, 2.0)
             self._crowd.pause(visitor)
 
-    def _end(self, visitor: Client[Guest]) -> None:
-        assert isinstance(visitor, Visitor)
+    def _end(self, visitor: Visitor) -> None:
         if not visitor.stream.quitting:
             self.faults.add(Kind.DISCONNECTED, f"{visitor.stream.name.decode()} was disconnected")
             visitor.stream.dropped = True
-        self._visitors.remove(visitor)

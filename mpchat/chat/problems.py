@@ -18,7 +18,7 @@ class Problem(enum.Enum):
     NAME_MIXED = enum.auto()  # the scripts
     NAME_PUNCTUATION = enum.auto()  # the name, which has no letter and no digit
     NAME_RESERVED = enum.auto()  # the name
-    NAME_TAKEN = enum.auto()  # the name, which somebody else has, or one that looks the same
+    NAME_TAKEN = enum.auto()  # the name: another session has it, or one that looks the same
     NAME_FIRST = enum.auto()  # the session has no name yet
     NO_SUCH_NAME = enum.auto()  # the name
     NO_SUCH_ROOM = enum.auto()  # the room

@@ -1,7 +1,7 @@
 """Requests: everything a client can ask for, as typed values.
 
-A dialect reads requests out of a client's bytes (`wire.dialect`); `rules` decides what becomes of each. A request says
-what the client *wants*, never what it typed: there is no command, no argument list and no page number as text here.
+A dialect reads requests out of a client's bytes (`wire.dialect`); `rules` has a function for each kind. A request says
+what the client *wants*, never what it typed: it contains no command, no argument list and no page number as text.
 Names and rooms are as the client gave them; the rules check them. Texts are clean (`wire.text`).
 
 Some inputs have two meanings, and only the state of the chat can tell which one holds: in ``/leave so long``, "so" is a

@@ -1,4 +1,4 @@
-"""The table of rules: which function decides what becomes of which kind of request.
+"""The table of rules: the function for each kind of request.
 
 `Say` is not in it: `Replica.apply` knows the entry that it travels as.
 """

@@ -1,12 +1,12 @@
-"""The names of people and rooms: which are acceptable, when two are the same, and when two look the same.
+"""The names of people and rooms: which are allowed, which are the same, and which look the same.
 
 Owns the rule for names: 1 to 32 characters after NFKC normalisation, letters and digits of any script and
 ``_ - . [ ] { } | ^``, with at least one letter or digit. Spaces become ``_``. Characters that are never drawn
-(Default_Ignorable_Code_Point) are no part of a name. A name has letters of one of Latin, Greek and Cyrillic only.
+(Default_Ignorable_Code_Point) are not part of a name. A name does not mix Latin, Greek and Cyrillic letters.
 
 Two names are the same if their keys are equal: case makes no difference. Two names look the same if their looks are
 equal: the look is the skeleton of UTS 39, without case. Promises that both are the same in every process of a server.
-Never looks at who has a name; the state knows that.
+Does not know which session has a name; the state does.
 """
 
 import re

@@ -66,7 +66,7 @@ class Capture:
         self._copying = self._copy(state)
 
     def advance(self) -> bool:
-        """Copy some more, and say whether that was all. Until it was, nobody may change the state."""
+        """Copy some more, and return whether that was all. The state must not change before."""
         return next(self._copying, True)
 
     def chunks(self) -> Iterator[bytes]:

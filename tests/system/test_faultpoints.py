@@ -158,12 +158,13 @@ class Scene:
         self.checked = True
 
     def _check_guest(self, guest: Chatter, name: str, seen: list[str]) -> None:
-        welcome, refusal, question, hello, *shown = guest.seen
+        welcome, refusal, question, hello, earlier, *shown = guest.seen
         assert (welcome, refusal[0], question) == (WELCOME, "!", "* What is your name?")
         assert hello.startswith(f"* Hello, {name}. ")
         joined = seen.index(f"* {name} joined #lobby")
         history = [line for line in seen[:joined] if not line.startswith("* ")][-HISTORY:]
-        assert shown == [*history, *seen[joined + 1 :]]
+        assert earlier.startswith("* Earlier in #lobby (since ")
+        assert shown == [*history, "* Now.", *seen[joined + 1 :]]
 
 
 def behind(lines: list[str], line: str) -> list[str]:

@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 
 SIGNALS = """\
 signals (to the main process):
-  TERM  deliver what clients have sent, tell everybody, and stop; a second one: as INT
-  INT   stop at once
+  TERM  deliver what clients have sent, tell everybody, and stop
+  INT   tell everybody, and stop within a second; a second one: at once
   HUP   read the file again and replace the workers one by one; the log file is reopened
   USR1  log what each process uses
   USR2  replace the program by the version that is installed now

@@ -14,6 +14,7 @@ import pytest
 from mpchat.cli import EXIT_CODES, SIGNALS, build_parser, read_config
 from mpchat.lifeline import MAINS_SIGNALS
 from mpchat.options import OPTIONS, list_defaults
+from mpchat.wire.line.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 GUIDE, REFERENCE = ROOT / "docs" / "guide", ROOT / "docs" / "reference"
@@ -102,3 +103,11 @@ def test_advice_is_about_this_clone() -> None:
     found = [(path.name, match) for path in paths for match in advice.findall(path.read_text("utf-8"))]
     assert "plot.py" in [name for name, _ in found]
     assert [(name, text) for name, text in found if "mpchat[" in text or "install mpchat" in text] == []
+
+
+def test_the_page_of_the_commands_has_what_help_says() -> None:
+    page = (REFERENCE / "commands.md").read_text("utf-8")
+    for command in COMMANDS:
+        usage = f"/{command.name} {command.arguments}".strip()
+        short = ", ".join(f"`/{word}`" for word in command.short)
+        assert f"| `{usage}` | {command.summary}. {command.details} | {short} |".replace("|  |", "| |") in page

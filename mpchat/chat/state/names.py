@@ -4,13 +4,15 @@ Owns the rule for names: 1 to 32 characters after NFKC normalisation, letters an
 ``_ - . [ ] { } | ^``, with at least one letter or digit. Spaces become ``_``. Characters that are never drawn
 (Default_Ignorable_Code_Point) are not part of a name. A name does not mix Latin, Greek and Cyrillic letters.
 
-Two names are the same if their keys are equal: case makes no difference. Two names look the same if their looks are
-equal: the look is the skeleton of UTS 39, without case. Promises that both are the same in every process of a server.
-Does not know which session has a name; the state does.
+Two names are the same if their keys are equal: case makes no difference. Two names look the same if they have the same
+skeleton of UTS 39, without case; and, if both are ASCII, differ in nothing but case and ``I``, ``l`` and ``|``. The
+skeleton alone would make one name of `tom` and `torn`, and one room of `#10` and `#lo`. Promises that both are the same
+in every process of a server. Does not know which session has a name; the state does.
 """
 
 import re
 import unicodedata
+from typing import NamedTuple
 
 from mpchat.chat.problems import Problem, Refusal
 from mpchat.chat.state import lookalikes
@@ -32,11 +34,26 @@ _PROTOTYPES = {
     ord(character): prototype for prototype, alike in lookalikes.CONFUSABLES.items() for character in alike
 }
 
+_BARS = str.maketrans("I|", "ll")
+"""The characters of ASCII that look the same in most fonts."""
+
+
+class Look(NamedTuple):
+    """How a name looks. `plain` is how it looks beside other names in ASCII; empty if it is not ASCII itself."""
+
+    skeleton: str
+    plain: str
+
+    def is_like(self, other: "Look") -> bool:
+        """Whether the two look the same."""
+        both = self.plain and other.plain
+        return self.skeleton == other.skeleton and (not both or self.plain == other.plain)
+
 
 def clean_name(text: str) -> str:
     """The name that `text` asks for. Raises Refusal when it is not acceptable for a person."""
     name = _clean(text)
-    if name_look(name) in _RESERVED or (name.startswith("[") and name.endswith("]")):
+    if name_look(name).skeleton in _RESERVED or (name.startswith("[") and name.endswith("]")):
         # A private message begins with its sender's name in brackets.
         raise Refusal(Problem.NAME_RESERVED, name)
     return name
@@ -56,13 +73,13 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", _IGNORABLE.sub("", name).casefold())
 
 
-def name_look(name: str) -> str:
-    """The look of a name: two names look the same if their looks are equal."""
+def name_look(name: str) -> Look:
+    """The look of a name."""
     if name.isascii():
-        return name.translate(_PROTOTYPES).lower()
+        return Look(name.translate(_PROTOTYPES).lower(), name.translate(_BARS).lower())
     # UTS 39, section 4, "skeleton"; and then the case, since names are the same in any.
     drawn = _IGNORABLE.sub("", unicodedata.normalize("NFD", name))
-    return unicodedata.normalize("NFD", drawn.translate(_PROTOTYPES)).casefold()
+    return Look(unicodedata.normalize("NFD", drawn.translate(_PROTOTYPES)).casefold(), "")
 
 
 def numbered_name(name: str, number: int) -> str:
@@ -71,8 +88,8 @@ def numbered_name(name: str, number: int) -> str:
     return name[: MAX_NAME - len(suffix)] + suffix
 
 
-_RESERVED = frozenset(map(name_look, ("server", "system", "mpchat", "admin", "operator")))
-"""The looks of names with which somebody could speak for the server."""
+_RESERVED = frozenset(name_look(name).skeleton for name in ("server", "system", "mpchat", "admin", "operator"))
+"""The skeletons of names with which somebody could speak for the server."""
 
 
 def _clean(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from mpchat.chat.entries import KEEPING, SessionId
 from mpchat.chat.state.history import History
-from mpchat.chat.state.names import name_key, name_look, numbered_name
+from mpchat.chat.state.names import Look, name_key, name_look, numbered_name
 
 LOBBY = "lobby"
 
@@ -49,7 +49,7 @@ class Session:
     manner: str = ""  # what is known of its program, in words of its dialect
     name: str = ""
     key: str = ""
-    look: str = ""
+    look: Look | None = None
     tries: int = 0
     rooms: dict[str, None] = field(default_factory=dict)
     current: str = ""
@@ -70,7 +70,7 @@ class Room:
     """One room; `members` in the order in which they came."""
 
     name: str
-    look: str
+    look: Look
     topic: str = ""
     members: dict[SessionId, None] = field(default_factory=dict)
 
@@ -82,21 +82,26 @@ class Looks(Generic[OwnerT]):
     """Whose names look how. A look has several owners only if they had their names before looks counted."""
 
     def __init__(self) -> None:
-        self._owners: dict[str, tuple[OwnerT, ...]] = {}
+        # By skeleton, and then by look: people choose how many names share a skeleton.
+        self._owners: dict[str, dict[Look, dict[OwnerT, None]]] = {}
 
-    def add(self, look: str, owner: OwnerT) -> None:
-        self._owners[look] = (*self._owners.get(look, ()), owner)
+    def add(self, look: Look, owner: OwnerT) -> None:
+        self._owners.setdefault(look.skeleton, {}).setdefault(look, {})[owner] = None
 
-    def drop(self, look: str, owner: OwnerT) -> None:
-        left = tuple(other for other in self._owners[look] if other != owner)
-        if left:
-            self._owners[look] = left
-        else:
-            del self._owners[look]
+    def drop(self, look: Look, owner: OwnerT) -> None:
+        looks = self._owners[look.skeleton]
+        del looks[look][owner]
+        if not looks[look]:
+            del looks[look]
+        if not looks:
+            del self._owners[look.skeleton]
 
-    def find(self, look: str, but: OwnerT | None = None) -> OwnerT | None:
-        """The first owner of this look, `but` excepted; None when there is none."""
-        return next((owner for owner in self._owners.get(look, ()) if owner != but), None)
+    def find(self, look: Look, but: OwnerT | None = None) -> OwnerT | None:
+        """Somebody whose name looks like this, `but` excepted; None when there is nobody."""
+        looks = self._owners.get(look.skeleton, {})
+        # A look in ASCII is like itself and like the one look of this skeleton that is not ASCII.
+        alike = (look, Look(look.skeleton, "")) if look.plain else looks
+        return next((owner for each in alike for owner in looks.get(each, ()) if owner != but), None)
 
 
 class State:
@@ -129,7 +134,7 @@ class State:
         remembered."""
         for room in list(session.rooms):
             self._drop_member(room, session.sid)
-        if session.key:
+        if session.look:
             del self.names[session.key]
             self.looks.drop(session.look, session.sid)
         for other in list(session.ignores):
@@ -152,7 +157,7 @@ class State:
 
     def rename(self, session: Session, name: str) -> None:
         """Give the session a name that is free."""
-        if session.key:
+        if session.look:
             del self.names[session.key]
             self.looks.drop(session.look, session.sid)
         session.name, session.key, session.look = name, name_key(name), name_look(name)

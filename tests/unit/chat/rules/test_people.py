@@ -33,18 +33,20 @@ def test_nick_errors_and_the_own_name_in_another_case() -> None:
 
 def test_nick_to_a_name_that_looks_like_that_of_somebody_else() -> None:
     party = Party()
-    alice, bob = party.enter("alice", "bob")
-    alice.types("/nick B0B", "/nick а1ice", "/nick a1ice", "/nick admin", "/nick [alice]", "/nick -")
+    alice, bob, *_ = party.enter("alice", "bob", "Paul", "сосо")
+    alice.types("/nick PauI", "/nick COC0", "/nick а1ice", "/nick B0B", "/nick a1ice", "/nick admin", "/nick [alice]", "/nick -")
     alice.sees(
-        "! B0B is taken.",
+        "! PauI is taken.",
+        "! COC0 is taken.",
         "! A name cannot mix Latin and Cyrillic letters: some of them look the same.",
+        "* You are now called B0B.",
         "* You are now called a1ice.",
         "! admin cannot be a name here: it would look like a word of the server.",
         "! [alice] cannot be a name here: it would look like a word of the server.",
         "! A name needs at least one letter or digit.",
     )
     bob.types("/nick alice")
-    bob.sees("* alice is now called a1ice", "! alice is taken.")
+    bob.sees("* alice is now called B0B", "* B0B is now called a1ice", "* You are now called alice.")
     alice.hangs_up("")
     bob.types("/nick alice")
     bob.sees("* a1ice left the chat", "* You are now called alice.")

@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Iterable
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -81,8 +82,15 @@ def assert_consistent(replica: Replica) -> None:
     state = replica._state
     named = [session for session in state.sessions.values() if session.name]
     assert state.names == {session.key: session.sid for session in named}
-    assert state.looks._owners == {session.look: (session.sid,) for session in named}
-    assert state.room_looks._owners == {room.look: (room.name,) for room in state.rooms.values()}
+    for looks, owned in (
+        (state.looks, [(session.look, session.sid) for session in named]),
+        (state.room_looks, [(room.look, room.name) for room in state.rooms.values()]),
+    ):
+        groups = looks._owners.values()
+        owners = [(look, owner) for group in groups for look, alike in group.items() for owner in alike]
+        assert sorted(owners) == sorted(owned)
+        assert all(looks._owners.values())
+        assert not any(one.is_like(other) for (one, _), (other, _) in combinations(owners, 2))
     for session in state.sessions.values():
         assert len(session.rooms) <= TIGHT.rooms_of_session
         assert len(session.ignores) <= TIGHT.ignores

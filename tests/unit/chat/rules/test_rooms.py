@@ -352,11 +352,13 @@ def test_renames_and_messages_are_told_in_crowds() -> None:
 def test_no_room_is_made_that_looks_like_another() -> None:
     party = Party()
     alice, bob = party.enter("alice", "bob")
-    alice.types("/join сосо", "/join 1obby", "/join lоbby")
+    alice.types("/join сосо", "/join |obby", "/join lоbby", "/join 10", "/join lo")
     alice.sees(
         "* You are in #сосо, alone.",
-        "! #1obby looks like #lobby, which exists.",
+        "! #|obby looks like #lobby, which exists.",
         "! The name of a room cannot mix Latin and Cyrillic letters: some of them look the same.",
+        "* You are in #10, alone.",
+        "* You are in #lo, alone.",
     )
     bob.types("/join coco", "/join СОСО")
     bob.sees("! #coco looks like #сосо, which exists.", "* You are in #сосо with alice.")

@@ -1,4 +1,4 @@
-"""What a line of our input is, and what to send for it, by the same rule as the server (`mpchat.wire.line.meaning`).
+"""What a line of our input is, and what to send for it, by the same rules as the server (`mpchat.wire.line`).
 
 Pure. A line from a person is sent as it was typed, but without what the server takes out: so both read the same. A line
 of a text is sent so that the server says it just as it stands, also when it looks like a command.
@@ -6,8 +6,8 @@ of a text is sent so that the server says it just as it stands, also when it loo
 
 from mpchat.chat.requests import Quit
 from mpchat.wire.line.commands import read_command
+from mpchat.wire.line.editing import edit_line
 from mpchat.wire.line.meaning import Kind, read_meaning, write_message
-from mpchat.wire.text import clean_message
 
 
 def is_command(line: str) -> bool:
@@ -32,5 +32,5 @@ def quote(line: str) -> str:
 
 
 def as_read(line: str) -> str:
-    """`line` as the server reads it: without control characters, so none in front of a slash hides a command."""
-    return clean_message(line.encode(errors="replace"))
+    """`line` as the server reads it: edited by the keys in it, and without other control characters."""
+    return edit_line(line.encode(errors="replace").translate(None, b"\r\n"))

@@ -79,8 +79,14 @@ def sign_on(conn: socket.socket) -> Lines:
     """Ask for the name as mpchat does, and say hello to whatever it is."""
     lines = Lines(conn)
     conn.sendall(QUESTION)
-    conn.sendall(HELLO % (lines.next() or b""))
+    conn.sendall(HELLO % (next_name(lines) or b""))
     return lines
+
+
+def next_name(lines: Lines) -> bytes | None:
+    """The next line that is not the wish of a program to be shown nothing of what was said earlier."""
+    line = lines.next()
+    return lines.next() if line == b"/history off" else line
 
 
 def received_by(received: list[bytes]) -> Handler:

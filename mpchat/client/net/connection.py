@@ -47,14 +47,14 @@ class End(enum.Enum):
 class Connection(asyncio.Protocol, AsyncIterator[Event]):
     """An open connection; made by `connect`. Belongs to the event loop in which it was made."""
 
-    def __init__(self, address: Address, sock: socket.socket, *, timing: Timing, segments: bool) -> None:
+    def __init__(self, address: Address, sock: socket.socket, *, timing: Timing, segments: bool, earlier: bool) -> None:
         self.address = address
         self.end: End | None = None
         self.reason = ""
         """What the system says of a connection that was lost."""
         self._loop = asyncio.get_running_loop()
         self._timing = timing
-        self._dialogue = Dialogue(timing, segments=segments, now=self._loop.time())
+        self._dialogue = Dialogue(timing, segments=segments, now=self._loop.time(), earlier=earlier)
         self._sock = sock
         self._transport: asyncio.Transport | None = None
         self._events: deque[Event] = deque()
@@ -292,7 +292,8 @@ async def connect(
     """Connect to the first of the host's addresses that answers. Raises ConnectFailed.
 
     `is_bulk`: more will be sent than a server that throttles has room for. Then it may have no room for longer than
-    `silence`, and a network that has vanished is noticed as late as the system does.
+    `silence`, and a network that has vanished is noticed as late as the system does. An mpchat server is asked not to
+    show what was said earlier.
     """
     timing = timing or Timing()
     loop = asyncio.get_running_loop()
@@ -302,7 +303,7 @@ async def connect(
     except TimeoutError:
         raise ConnectFailed(f"No answer from {address} within {timing.connect:g} s.") from None
     try:
-        connection = Connection(address, sock, timing=timing, segments=segments)
+        connection = Connection(address, sock, timing=timing, segments=segments, earlier=not is_bulk)
         await loop.create_connection(lambda: connection, sock=sock)
     except OSError as error:  # reset between connect() and here: macOS says so by EINVAL
         sock.close()

@@ -25,6 +25,8 @@ QUESTION = "* Welcome to mpchat"
 HELLO = "* Hello, "
 TAKEN = " is taken; you are "
 ERROR = "! "
+NO_EARLIER = "/history off"
+"""Not to be shown what was said earlier. Before the name, it is not answered."""
 
 
 class Phase(enum.Enum):
@@ -65,9 +67,10 @@ Event = Line | Refusal
 
 
 class Dialogue:
-    """One conversation. `segments` forces that mode whatever the server does."""
+    """One conversation. `segments` forces that mode whatever the server does; `earlier`: we want to be shown what was
+    said before we came."""
 
-    def __init__(self, timing: Timing, *, segments: bool, now: float) -> None:
+    def __init__(self, timing: Timing, *, segments: bool, now: float, earlier: bool = True) -> None:
         self.phase = Phase.GREETING
         self.mode = Mode.SEGMENTS if segments else Mode.LINES
         self.greeted = False
@@ -80,6 +83,7 @@ class Dialogue:
         self._claimed = ""
         self._timing = timing
         self._forced = segments
+        self._wants_earlier = earlier
         self._incoming = Incoming()
         self._incoming.at_once = segments
         self._events: list[Event] = []
@@ -126,7 +130,8 @@ class Dialogue:
             self._phase_ends = now + (self._timing.claim if self.is_mpchat else self._timing.stranger)
         else:
             self.phase = Phase.READY
-        return self._encode(name)
+        asks_not = self.is_mpchat and self.mode is Mode.LINES and not self._wants_earlier  # segments are not shown any
+        return (self._encode(NO_EARLIER) if asks_not else b"") + self._encode(name)
 
     def say(self, text: str) -> bytes:
         """What to send to say `text`, one line. Only in READY."""

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpchat.chat.requests import Quit, Say
-from mpchat.client.typed import is_command, is_name, is_quit, quote
+from mpchat.client.typed import as_read, is_command, is_name, is_quit, quote
 from mpchat.config import Config
 from mpchat.wire.line.dialect import LineDialect
 
-LINES = st.text(st.sampled_from("/qQuit say\tx\x00\ufeff\u2028é\xa0"), max_size=12)
+LINES = st.text(st.sampled_from("/qQuit say\tx\x00\ufeff\u2028é\xa0\x08\x7f\x15\x17\x1b[A\u2066\u2069"), max_size=12)
 
 
 def read_as_server(line: str) -> list[object]:
@@ -34,6 +34,19 @@ def test_what_does_not_leave(line: str) -> None:
 @given(LINES)
 def test_the_server_agrees_on_what_leaves(line: str) -> None:
     assert is_quit(line) == any(isinstance(request, Quit) for request in read_as_server(line))
+
+
+@given(LINES)
+def test_what_is_sent_for_a_line_is_read_as_that_line(line: str) -> None:
+    assert read_as_server(as_read(line)) == read_as_server(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"), [("helo\x7flo", "hello"), ("/qux\x08it", "/quit"), ("bye\x15quit", "quit"), ("a bcd\x17e", "a e")]
+)
+def test_keys_edit_the_line(line: str, text: str) -> None:
+    assert as_read(line) == text
+    assert read_as_server(quote(line)) == [Say((text,))]
 
 
 @given(LINES)

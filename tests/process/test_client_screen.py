@@ -329,7 +329,8 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
     def lose(conn: socket.socket) -> None:
         lines = sign_on(conn)
         conn.sendall(b"* You are in #python with eve.\n* You are in #tea, alone.\n* You talk in #python now.\n")
-        conn.sendall(b"* You are now called bob.\n")
+        conn.sendall(b"* You are now called bob.\n* Timestamps are on.\n12:00 * You ignore eve.\n")
+        conn.sendall(b"12:00 * You are away (tea). /back ends it.\n")
         assert lines.next() == b"hello"
         assert go.wait(DEADLINE)
         end(conn)
@@ -356,7 +357,8 @@ def test_a_lost_connection_is_tried_again(end: Handler) -> None:
         terminal.type(b"\r")
         terminal.see("bob: half a line")
         leave(terminal)
-    assert received == [b"/join #tea", b"/join #python", b"half a line", b"/quit"]
+    settings = [b"/timestamp on", b"/away tea", b"/ignore eve"]
+    assert received == [*settings, b"/join #tea", b"/join #python", b"half a line", b"/quit"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a network that vanishes is played by a socket filter of Linux")

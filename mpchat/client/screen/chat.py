@@ -21,7 +21,7 @@ from mpchat.client.screen.editor import Editor, Look
 from mpchat.client.screen.outgoing import MAX_LINE, Paste, find_problem, read_limit, show_own
 from mpchat.client.screen.painting import paint, tell
 from mpchat.client.screen.reading import Kind, read_shown, speaks_to
-from mpchat.client.screen.reconnecting import DOUBTFUL, describe_gap, pauses, rejoin
+from mpchat.client.screen.reconnecting import DOUBTFUL, Settings, describe_gap, pauses, rejoin
 from mpchat.client.screen.roster import Roster
 from mpchat.client.terminal import Output
 from mpchat.client.typed import as_read, is_quit
@@ -83,6 +83,7 @@ class Chat:
         self._habits = habits
         self._editor = Editor(self, source, output, look)
         self._roster = Roster()
+        self._settings = Settings()
         self._name = options.name
         self._max_line = MAX_LINE
         self._queue: deque[str] = deque()
@@ -278,6 +279,7 @@ class Chat:
             return  # answered already
         reading = read_shown(line)
         self._roster.hear(reading)
+        self._settings.hear(reading)
         if line.startswith(HELLO):
             self._greeted.set()
         if reading.kind is Kind.NOTICE and reading.text.startswith(RENAMED):
@@ -314,7 +316,7 @@ class Chat:
             await self._sign_on(connection)
             if connection.is_mpchat:
                 await self._greeted.wait()  # it has come; now it has been heard as well
-            for line in self._return_to_rooms():
+            for line in self._restore():
                 await connection.say(line)
             self._is_on = True
             self._offer_unsent()
@@ -370,10 +372,11 @@ class Chat:
         finally:
             self._named = None
 
-    def _return_to_rooms(self) -> list[str]:
+    def _restore(self) -> list[str]:
+        """The commands that make the new session like the one that was lost."""
         rooms, current = self._wanted_rooms
         self._wanted_rooms = ([], "")
-        return rejoin(rooms, current, self._roster.current) if rooms else []
+        return [*self._settings.list_commands(), *rejoin(rooms, current, self._roster.current)] if rooms else []
 
     def _offer_unsent(self) -> None:
         """Ask what to do with the lines that the last connection did not take."""

@@ -17,7 +17,7 @@ _JOINER = "\u200d"
 def wrap(text: str, width: int, measure: Measure) -> list[tuple[int, int]]:
     """The rows of `text`, as (start, end), each at most `width` columns wide.
 
-    The space at which a row is broken is in none. A link that is too long for a row is left whole in a row of its own,
+    The space at which a row is broken is in none, nor is that before a first word for which it leaves no room. A link that is too long for a row is left whole in a row of its own,
     which the terminal then breaks, so that it can be clicked and copied. Any other word that is too long is broken
     between characters, from the row on in which it begins. Always gives a row, and ends for every width.
     """
@@ -28,8 +28,9 @@ def wrap(text: str, width: int, measure: Measure) -> list[tuple[int, int]]:
         bare = found[0].lstrip()
         size = measure(found[0])
         is_whole = measure(bare) <= room or _has_link(bare)
-        if used and used + size > room and is_whole:
-            rows.append((start, end))
+        if used + size > room and is_whole:
+            if used:
+                rows.append((start, end))
             start, used = found.end() - len(bare), 0
             size = measure(bare)
         end = found.end()

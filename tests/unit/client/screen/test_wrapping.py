@@ -26,6 +26,7 @@ def measure(text: str) -> int:
         ("hello world", 11, ["hello world"]),
         ("hello world", 10, ["hello", "world"]),
         ("hello  world", 8, ["hello", "world"]),
+        (" abcdef", 6, ["abcdef"]),
         ("  indented text", 12, ["  indented", "text"]),
         ("a bb ccc dddd", 5, ["a bb", "ccc", "dddd"]),
         ("abcdefgh", 3, ["abc", "def", "gh"]),

@@ -87,7 +87,7 @@ def clean_characters(text: str, keep: str = "") -> str:
     text = strip_sequences(text).replace("\u2028", " ").replace("\u2029", " ")
     text = _CONTROLS.sub(lambda found: "".join([each for each in found[0] if each in keep]) if keep else "", text)
     # At last, when nothing is in front of it that does not stay.
-    return _balance(_EMBEDDINGS.sub("", text).lstrip(_BOM))
+    return _balance(_EMBEDDINGS.sub("", text)).lstrip(_BOM)
 
 
 def strip_sequences(text: str) -> str:

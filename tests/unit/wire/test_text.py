@@ -41,6 +41,7 @@ SOUP = st.lists(st.one_of(FRAGMENTS, st.binary(max_size=6)), max_size=20).map(b"
         ("\u2069a".encode(), "a"),
         ("\ufeffa\ufeffb".encode(), "a\ufeffb"),
         ("\0\n\x1b[m\u202e\ufeffa".encode(), "a"),
+        ("\u2069\ufeffa".encode(), "a"),
     ],
 )
 def test_message(data: bytes, text: str) -> None:
@@ -59,6 +60,12 @@ def test_nothing_commands_a_terminal(data: bytes) -> None:
         depth += (char in ISOLATES) - (char == POP_ISOLATE)
         assert depth >= 0
     assert depth == 0
+
+
+@given(SOUP)
+def test_it_is_clean_at_once(data: bytes) -> None:
+    text = clean_message(data)
+    assert clean_message(text.encode()) == text
 
 
 @given(SOUP)

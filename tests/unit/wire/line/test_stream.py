@@ -163,6 +163,7 @@ MARKS: list[Row] = [
     (b"a\n" + BOM + b"/quit\n",             ["a", Quit("")]),
     (BOM * 2 + b"a\n" + BOM + b"b\n",       ["a", "b"]),
     (BOM + b"\n",                           []),
+    ("\u2069\ufeff/me x\n".encode(),         [Act("x")]),
     ("\u202egnip\u202c\n".encode(),         ["gnip"]),
     ("\u2066a\n".encode(),                  ["\u2066a\u2069"]),
     ("a\u2069b\u2067c\u2069\n".encode(),    ["ab\u2067c\u2069"]),

@@ -17,9 +17,10 @@ _JOINER = "\u200d"
 def wrap(text: str, width: int, measure: Measure) -> list[tuple[int, int]]:
     """The rows of `text`, as (start, end), each at most `width` columns wide.
 
-    The space at which a row is broken is in none, nor is that before a first word for which it leaves no room. A link that is too long for a row is left whole in a row of its own,
-    which the terminal then breaks, so that it can be clicked and copied. Any other word that is too long is broken
-    between characters, from the row on in which it begins. Always gives a row, and ends for every width.
+    The space at which a row is broken is in none, nor is that in front of a first word for which it leaves no room. A
+    link that is too long for a row is left whole in a row of its own, which the terminal then breaks, so that it can be
+    clicked and copied. Any other word that is too long is broken between characters, from the row on in which it
+    begins. Always gives a row, and ends for every width.
     """
     rows: list[tuple[int, int]] = []
     start = end = used = 0

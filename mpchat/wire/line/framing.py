@@ -46,7 +46,7 @@ from itertools import accumulate
 
 from mpchat.chat.requests import Negotiate
 from mpchat.wire.line.editing import DELETE, KEYS, KILL_LINE, edit_line
-from mpchat.wire.line.strangers import recognise_bytes, recognise_line
+from mpchat.wire.line.strangers import recognise_bytes, recognise_line, recognise_long
 from mpchat.wire.line.telnet import TYPED, Telnet
 from mpchat.wire.text import clean_lines
 
@@ -272,10 +272,11 @@ class LineFraming:
         if self.mode is Mode.LINE and (stranger := recognise_bytes(self._data)) and limit:
             self._drop(len(self._data))
             frames.append((self.position, stranger))
-        elif limit and self._take_some(frames, 1):
+            return
+        long = recognise_long(self._data)
+        if limit and self._take_some(frames, 1):
             [(end, text)] = frames
-            if isinstance(text, str):
-                frames[:] = [(end, recognise_line(text) or text)]
+            frames[:] = [(end, long if text is None else recognise_line(text) or text)]
 
     def _take_some(self, frames: list[Frame], limit: int) -> bool:
         """Append one or more messages, at most `limit`. Return False if no message is complete."""

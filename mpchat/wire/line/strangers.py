@@ -7,7 +7,7 @@ about anything but the very first line or bytes of a connection.
 import enum
 import re
 
-__all__ = ["Stranger", "explain_to", "recognise_bytes", "recognise_line"]
+__all__ = ["Stranger", "explain_to", "recognise_bytes", "recognise_line", "recognise_long"]
 
 
 class Stranger(enum.StrEnum):
@@ -24,11 +24,15 @@ _LINES = (
     (Stranger.HTTP, re.compile(r"[A-Z]{3,20} \S{1,8000} HTTP/\d(\.\d)?$")),
     (Stranger.SSH, re.compile(r"SSH-\d\.\d+-")),  # RFC 4253, 4.2
     # What clients register with (RFC 2812, 3.1; IRCv3 capability negotiation).
-    (Stranger.IRC, re.compile(r"(CAP (LS|LIST|REQ|END)\b|NICK \S+$|USER \S+ \S+ \S+ |PASS \S+$)")),
+    (Stranger.IRC, re.compile(r"(CAP (LS|LIST|REQ|END)\b|NICK \S+ ?$|USER \S+ \S+ \S+ |PASS \S+ ?$)")),
 )
 
 # A TLS record: handshake, version 3.0 to 3.4 (RFC 8446, 5.1).
 _TLS = re.compile(rb"\x16\x03[\x00-\x04]")
+
+# A request line of which the end is not looked for. Only for lines that are too long for a name.
+_HTTP = re.compile(rb"[A-Z]{3,20} (/|https?://)")
+_HTTP_MOST = 32
 
 _HERE = "This is mpchat, a chat of plain lines"
 _HOW = "Connect with nc, telnet or mpchat-client."
@@ -52,6 +56,11 @@ def recognise_line(text: str) -> Stranger | None:
 def recognise_bytes(data: bytes | bytearray) -> Stranger | None:
     """Whose first bytes these are, for protocols that have no lines."""
     return Stranger.TLS if _TLS.match(data) else None
+
+
+def recognise_long(data: bytes | bytearray) -> Stranger | None:
+    """Whose first line this is, which is too long to be looked at as a whole."""
+    return Stranger.HTTP if _HTTP.match(data[:_HTTP_MOST]) else None
 
 
 def explain_to(name: str) -> bytes:

@@ -190,6 +190,9 @@ STRANGERS: list[Row] = [
     (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",  [Mistake("http")]),
     (b"POST /x HTTP/1.1\r\n\r\nhello\r\n",  [Mistake("http")]),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",   [Mistake("http")]),
+    (b"GET /" + b"x" * 200 + b" HTTP/1.1\r\n\r\nhello\r\n", [Mistake("http")]),  # longer than a line may be
+    (b"GET http://a/" + b"x" * 200,         [Mistake("http")]),
+    (b"NICK alice \r\nUSER a 0 * :A\r\n",   [Mistake("irc")]),
     (b"SSH-2.0-OpenSSH_9.2\r\n",            [Mistake("ssh")]),
     (b"CAP LS 302\r\nNICK a\r\n",           [Mistake("irc")]),
     (b"NICK alice\r\nUSER a 0 * :A\r\n",    [Mistake("irc")]),

@@ -44,3 +44,17 @@ def test_a_name_that_is_taken_and_a_line_that_is_refused_end_with_1() -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("! The server refused something: That line is too long")
     assert alice.seen.count("alice-2: hello") == 1  # what was piped under the taken name was not said
+
+
+def test_a_pipe_is_not_shown_what_was_said_earlier_unless_it_asks() -> None:
+    with running_server("--workers", "1") as server:
+        alice = server.chat("alice")
+        alice.say("old")
+        alice.say("/history")
+        alice.expect("alice: old")
+        done = pipe_to(server, "--name", "bot", given="hello\n")
+        asked = pipe_to(server, "--name", "bot", "--commands", given="/history\n")
+    assert (done.returncode, asked.returncode) == (0, 0)
+    assert "old" not in done.stdout
+    assert "Earlier" not in asked.stdout
+    assert "* The last 2 lines of #lobby:\nalice: old\nbot: hello\n" in asked.stdout

@@ -21,10 +21,12 @@ class Stranger(enum.StrEnum):
 
 _LINES = (
     # A request line (RFC 9112, 3), also that of HTTP/2's preface.
-    (Stranger.HTTP, re.compile(r"[A-Z]{3,20} \S{1,8000} HTTP/\d(\.\d)?$")),
+    (Stranger.HTTP, re.compile(r"[A-Z]{3,20} \S{1,8000} HTTP/\d(\.\d)?\s*$")),
     (Stranger.SSH, re.compile(r"SSH-\d\.\d+-")),  # RFC 4253, 4.2
     # What clients register with (RFC 2812, 3.1; IRCv3 capability negotiation).
-    (Stranger.IRC, re.compile(r"(CAP (LS|LIST|REQ|END)\b|NICK \S+ ?$|USER \S+ \S+ \S+ |PASS \S+ ?$)")),
+    # In any case where nobody would begin so who types.
+    (Stranger.IRC, re.compile(r"(?i:CAP (LS|LIST|REQ|END)\b|USER \S+ \S+ \S+ :)")),
+    (Stranger.IRC, re.compile(r"(USER \S+ \S+ \S+ |(NICK|PASS) \S+ ?$)")),
 )
 
 # A TLS record: handshake, version 3.0 to 3.4 (RFC 8446, 5.1).

@@ -188,6 +188,7 @@ TEXTS: list[Row] = [
 
 STRANGERS: list[Row] = [
     (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",  [Mistake("http")]),
+    (b"POST /x HTTP/1.1 \r\n\r\nhello\r\n", [Mistake("http")]),
     (b"POST /x HTTP/1.1\r\n\r\nhello\r\n",  [Mistake("http")]),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",   [Mistake("http")]),
     (b"GET /" + b"x" * 200 + b" HTTP/1.1\r\n\r\nhello\r\n", [Mistake("http")]),  # longer than a line may be
@@ -196,6 +197,8 @@ STRANGERS: list[Row] = [
     (b"SSH-2.0-OpenSSH_9.2\r\n",            [Mistake("ssh")]),
     (b"CAP LS 302\r\nNICK a\r\n",           [Mistake("irc")]),
     (b"NICK alice\r\nUSER a 0 * :A\r\n",    [Mistake("irc")]),
+    (b"cap ls 302\r\nnick a\r\n",           [Mistake("irc")]),
+    (b"user a 0 * :A\r\nnick a\r\n",        [Mistake("irc")]),
     (b"PASS secret\r\n",                    [Mistake("irc")]),
     (b"USER a 0 * :A\r\n",                  [Mistake("irc")]),
 ]  # fmt: skip
@@ -205,6 +208,8 @@ NO_STRANGERS: list[Row] = [
     (b"alice\nGET / HTTP/1.1\n",            ["alice", "GET / HTTP/1.1"]),
     (b"nick alice\n",                       ["nick alice"]),
     (b"NICK\n",                             ["NICK"]),
+    (b"user of the cap\n",                  ["user of the cap"]),
+    (b"cap\n",                              ["cap"]),
     (b"alice\n\x16\x03\x01\n",              ["alice"]),
 ]  # fmt: skip
 

@@ -128,7 +128,9 @@ def test_history_and_emacs_keys() -> None:
         terminal.see("> second")
         terminal.type(b"\r\r")
         terminal.until(lambda: sum("bot: second" in row for row in terminal.rows) == 2, "second again")
-        terminal.type(b"kept\x03")  # Ctrl-C
+        terminal.type(b"kept")
+        terminal.see_line("> kept")
+        terminal.type(b"\x03")  # Ctrl-C
         terminal.see_line(">")
         terminal.type(b"\x1b[A")
         terminal.see_line("> kept")

@@ -4,6 +4,7 @@
     ├── ConfigError      the operator's: the configuration is invalid
     │   └── UsageError   the operator's: it is the command line that is invalid
     ├── ListenError      the system's: the server cannot listen on the address
+    ├── ArchiveError     the data directory cannot be used; its kinds are in `archive.errors`
     ├── BootError        mpchat's or the system's: the server does not start
     ├── ServeError       mpchat's or the system's: the server started and cannot go on
     ├── ForkError        the system's: there is no process, descriptor or memory for another child
@@ -43,6 +44,10 @@ class UsageError(ConfigError):
 
 class ListenError(MpchatError):
     """The server cannot listen on the address. Exit code 4."""
+
+
+class ArchiveError(MpchatError):
+    """The data directory cannot be used. Exit code 5."""
 
 
 class BootError(MpchatError):

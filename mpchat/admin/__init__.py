@@ -1,0 +1,1 @@
+"""`mpchat-admin`: what whoever runs a server does with its data directory. Standard library only."""

@@ -1,0 +1,1 @@
+"""The memory that lasts: what was said, in a database on the disk."""

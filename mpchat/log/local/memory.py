@@ -118,6 +118,7 @@ class MemoryLog:
         self._covered = 0  # of those of them that the latest snapshot covers
         self._older = 0  # of all snapshots but the latest
         self._claimed_at = float("-inf")
+        self._starved = False  # the journal had no room for the last record: the disk is full
         self._load()
 
     def publish(self, payload: bytes) -> int:
@@ -127,7 +128,7 @@ class MemoryLog:
             if self._size - self._covered + size > self._capacity:
                 raise LogFull(f"{self._size - self._covered} bytes have come since the latest snapshot")
             self._time = max(self._time, self._wall_clock())
-            record = self._journal.append(Kind.RECORD, self._last + 1, self._time, payload)
+            record = self._append_record(payload)
             self._add_record(record)
             self._keep_fresh(record, payload)
             self._changed.notify_all()
@@ -169,7 +170,7 @@ class MemoryLog:
                 return
             uncovered = self._records_after(seq)
             self._check_room(HEADER + len(blob), uncovered)
-            self._add_snapshot(self._journal.append(Kind.SNAPSHOT, seq, self._time, blob))
+            self._append_snapshot(seq, blob)
             self._covered = self._size - sum(map(_size, uncovered))
             self._claimed_at = float("-inf")
             self._trim()
@@ -214,6 +215,25 @@ class MemoryLog:
         self._covered = sum(_size(record) for record in self._records if record.seq <= self._covered_to)
         self._trim()
 
+    def _append_record(self, payload: bytes) -> Frame:
+        """Raises LogFull when the disk is full; then a snapshot is due, since only that makes room."""
+        try:
+            record = self._journal.append(Kind.RECORD, self._last + 1, self._time, payload)
+        except LogFull:
+            self._starved = True
+            raise
+        self._starved = False
+        return record
+
+    def _append_snapshot(self, seq: int, blob: bytes | bytearray) -> None:
+        """Without room on the disk, the tail makes room: readers that are behind start from the snapshot then."""
+        try:
+            frame = self._journal.append(Kind.SNAPSHOT, seq, self._time, blob)
+        except LogFull:
+            self._trim(tail=0)
+            frame = self._journal.append(Kind.SNAPSHOT, seq, self._time, blob)
+        self._add_snapshot(frame)
+
     def _add_record(self, record: Frame) -> None:
         self._records.append(record)
         self._last = record.seq
@@ -250,10 +270,11 @@ class MemoryLog:
         if stuck + size > self._tail + self._snapshot_bytes + self._snapshot_most:
             raise LogFull(f"{stuck} bytes of snapshots lie after record {uncovered[0].seq}: a newer one is needed")
 
-    def _trim(self) -> None:
+    def _trim(self, tail: int | None = None) -> None:
         """Forget the front of the journal, as far as the bounds ask for it and as it need not be kept."""
+        most = self._tail if tail is None else tail
         while (
-            self._covered > self._tail or self._older > self._snapshot_bytes or len(self._snapshots) > KEEP_SNAPSHOTS
+            self._covered > most or self._older > self._snapshot_bytes or len(self._snapshots) > KEEP_SNAPSHOTS
         ) and self._drop_first():
             pass
         fronts = [frames[0].position for frames in (self._records, self._snapshots) if frames]
@@ -309,7 +330,7 @@ class MemoryLog:
     def _is_snapshot_due(self) -> bool:
         latest = self._snapshots[-1].length if self._snapshots else 0
         enough = max(self._snapshot_every, LARGER * latest)
-        return self._size - self._covered >= min(enough, self._capacity // 2)
+        return self._starved or self._size - self._covered >= min(enough, self._capacity // 2)
 
 
 def _size(record: Frame) -> int:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing import connection, current_process
 from multiprocessing.managers import Server
@@ -106,8 +107,10 @@ class Sequencer:
     sequencer continues on it. Without a journal, the log ends with the process.
     """
 
-    def __init__(self, journal: Journal | None = None) -> None:
+    def __init__(self, journal: Journal | None = None, keep: Sequence[int] = ()) -> None:
+        """`keep`: descriptors that the process is to have open."""
         self._journal = journal
+        self._keep = keep
         self._child: Child | None = None
         self._folder: Path | None = None
         self._proxy: LogProxy | None = None
@@ -125,10 +128,10 @@ class Sequencer:
         except OSError as error:
             raise ForkError(f"no process can be started: {in_words(error)}") from error
         run = partial(_run_log_server, listens_at, self._journal, bounds, theirs)
-        own = self._journal.descriptor if self._journal is not None else None
+        own = [] if self._journal is None or self._journal.descriptor is None else [self._journal.descriptor]
         with ours, theirs:
             try:
-                self._child = start_child(run, [theirs.fileno(), *([] if own is None else [own])], "sequencer")
+                self._child = start_child(run, [theirs.fileno(), *own, *self._keep], "sequencer")
             except BaseException:
                 self._remove_folder()
                 raise

@@ -5,12 +5,14 @@ Segments are of one page here, so that frames of a few KiB go over their borders
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -347,6 +349,81 @@ def test_a_private_journal_has_no_descriptor() -> None:
     journal.close()
 
 
+# --- in a file
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(journal_module, "RESERVE", 2 * PAGE)
+    return tmp_path / "log"
+
+
+def test_a_file_has_the_frames_of_a_writer_that_is_gone(file: Path) -> None:
+    journal = Journal.make_file(file, 8 * PAGE, boot=7, segment=PAGE)
+    journal.take()
+    fill(journal)
+    before, identity = content(journal), journal.identity
+    journal.close()
+    again = Journal.open_file(file)
+    assert (content(again), again.boot, again.identity) == (before, 7, identity)
+    again.take()
+    fill(again)
+    again.close()
+
+
+def test_each_log_has_an_identity_of_its_own_unless_it_goes_on(file: Path) -> None:
+    one, two = Journal.make_private(PAGE), Journal.make_private(PAGE)
+    assert one.identity != two.identity
+    three = Journal.make_file(file, PAGE, 7, identity=one.identity, segment=PAGE)
+    assert three.identity == one.identity
+    for journal in (one, two, three):
+        journal.close()
+
+
+def test_a_file_that_is_there_is_not_made_again(file: Path) -> None:
+    file.write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        Journal.make_file(file, PAGE, 7, segment=PAGE)
+    assert file.read_bytes() == b"mine"
+    with pytest.raises(LogError):
+        Journal.open_file(file)
+
+
+def test_the_reserve_is_on_the_disk_from_the_start(file: Path) -> None:
+    journal = Journal.make_file(file, 64 * PAGE, 7, segment=PAGE)
+    assert file.stat().st_blocks * 512 >= 2 * PAGE
+    journal.close()
+
+
+def test_a_full_disk_leaves_no_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "_allocate", no_room)
+    with pytest.raises(OSError, match="No space"):
+        Journal.make_file(file, 8 * PAGE, 7, segment=PAGE)
+    assert not file.exists()
+
+
+def test_a_full_disk_refuses_a_frame_and_harms_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.make_file(file, 8 * PAGE, 7, segment=PAGE)
+    journal.take()
+    first = journal.append(Kind.RECORD, 1, 1, b"x" * PAGE)
+    with monkeypatch.context() as full:
+        full.setattr(journal_module, "_allocate", no_room)
+        with pytest.raises(LogFull, match="no room"):
+            journal.append(Kind.RECORD, 2, 2, b"x" * 2 * PAGE)
+        journal.warm_up(4 * PAGE)
+        assert content(journal) == [(Kind.RECORD, 1, 1, b"x" * PAGE)]
+        # What is left can be used again.
+        journal.trim(first.end)
+        journal.append(Kind.RECORD, 2, 2, b"y" * (PAGE // 2))
+    journal.append(Kind.RECORD, 3, 3, b"z" * 3 * PAGE)
+    assert [frame[1] for frame in content(journal)] == [2, 3]
+    journal.close()
+
+
+def no_room(*_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 # --- other memories
 
 
@@ -360,7 +437,7 @@ def test_a_seed_is_for_empty_journals() -> None:
             journal.seed(Snapshot(8, b"other"))
 
 
-WORDS = struct.Struct("=8Q")
+WORDS = struct.Struct("=11Q")
 
 
 def damage(word: int, value: int) -> Callable[[mmap.mmap], None]:
@@ -376,13 +453,13 @@ def damage(word: int, value: int) -> Callable[[mmap.mmap], None]:
     ("change", "complaint"),
     [
         (damage(0, 0), "something else"),
-        (damage(1, 2), "format 2; .* reads format 3"),
+        (damage(1, 2), "format 2; .* reads format 4"),
         (damage(2, 0), "segments"),
         (damage(3, 3), "segments"),
         (damage(3, 2**60), "segments"),
         (damage(4, 5 * PAGE), "damaged: from"),
         (damage(5, 1000), "damaged: from"),
-        (damage(7, 4), "table"),
+        (damage(10, 4), "table"),
     ],
 )
 def test_what_is_no_journal_of_ours_is_refused(change: Callable[[mmap.mmap], None], complaint: str) -> None:

@@ -110,10 +110,24 @@ class Slowed(NamedTuple):
 KEEPING, WAITING, ENDING = PACES = range(3)
 """Nothing waits, and has not for a while; input waits for the rate; it waits, and the client has ended its side."""
 
+class Restarted(NamedTuple):
+    """The server has started again on this log: the connections of all sessions ended with the server before."""
+
+
+class Forgot(NamedTuple):
+    """Lines are forgotten: those of a name, those of a room, or those from before a moment.
+
+    `kind` is "name", "room" or "before"; `key` that of the name or of the room, or the moment in ms since the epoch.
+    """
+
+    kind: str
+    key: str
+
+
 Input = Said | Asked | Skipped
 """What comes from a client's byte stream: has a session, and an `end` in its stream."""
 
-Entry = Input | Noted | Opened | Ended | Stopped | Slowed
+Entry = Input | Noted | Opened | Ended | Stopped | Slowed | Restarted | Forgot
 
 
 def make_input(sid: SessionId, end: int, request: Request, epoch: int = 0, mode: str = "") -> Said | Asked:
@@ -142,6 +156,8 @@ _KINDS: tuple[tuple[type[Entry], Callable[[Any], Entry]], ...] = (
     (Stopped, Stopped._make),
     (Noted, _make_noted),
     (Slowed, Slowed._make),
+    (Restarted, Restarted._make),
+    (Forgot, Forgot._make),
 )
 _NUMBERS = {kind: number for number, (kind, _) in enumerate(_KINDS)}
 _MAKERS = {number: make for number, (_, make) in enumerate(_KINDS)}

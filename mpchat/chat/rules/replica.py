@@ -6,10 +6,33 @@ anything that a client can cause, since that would end every worker at once. An 
 nothing: sessions remember the position of their input, ended sessions leave a tombstone.
 """
 
-from mpchat.chat.entries import Asked, Ended, Entry, Input, Noted, Opened, Said, SessionId, Skipped, Slowed, Stopped
+from mpchat.chat.entries import (
+    Asked,
+    Ended,
+    Entry,
+    Forgot,
+    Input,
+    Noted,
+    Opened,
+    Restarted,
+    Said,
+    SessionId,
+    Skipped,
+    Slowed,
+    Stopped,
+)
 from mpchat.chat.events import Effect, Gone, Stopping, ToEverybody, Told
 from mpchat.chat.problems import Refusal
-from mpchat.chat.rules.session import ask_name_first, end_session, note_pace, open_session, refuse, sign_on
+from mpchat.chat.rules.rooms import forget_lines
+from mpchat.chat.rules.session import (
+    ask_name_first,
+    end_all_sessions,
+    end_session,
+    note_pace,
+    open_session,
+    refuse,
+    sign_on,
+)
 from mpchat.chat.rules.table import RULES
 from mpchat.chat.rules.talk import say
 from mpchat.chat.state.snapshot import Capture, Loading
@@ -33,6 +56,10 @@ class Replica:
         """How many sessions there are in the whole server."""
         return len(self._state.sessions)
 
+    def topics(self) -> list[tuple[str, str]]:
+        """The rooms that have a topic, each with it."""
+        return [(room.name, room.topic) for room in self._state.rooms.values() if room.topic]
+
     def session(self, sid: SessionId) -> Session | None:
         """The session `sid`, to be read only; None when there is none (any more)."""
         return self._state.sessions.get(sid)
@@ -40,7 +67,7 @@ class Replica:
     def apply(self, entry: Entry, time: int) -> list[Effect]:
         """Do what `entry` asks for at `time` (ms since the epoch); give what comes of it, in order."""
         state = self._state
-        if state.stopped:
+        if state.stopped and not isinstance(entry, Restarted):
             return []
         match entry:
             case Said():
@@ -64,6 +91,11 @@ class Replica:
                 state.stopped = True
                 ends = [Gone(sid, session.name, "server stopping") for sid, session in state.sessions.items()]
                 return [Told(ToEverybody(), Stopping(entry.reason)), *ends]
+            case Restarted():
+                return end_all_sessions(state)
+            case Forgot():
+                forget_lines(state, entry)
+                return []
 
     def capture(self) -> Capture:
         """What a snapshot of now is made of, in steps."""

@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from mpchat.chat.entries import SessionId
+from mpchat.chat.entries import Forgot, SessionId
 from mpchat.chat.events import (
     Changed,
     Departed,
@@ -63,7 +63,7 @@ def _refuse_new_room(state: State, name: str) -> None:
     alike = state.room_looks.find(name_look(name))
     if alike is not None:
         raise Refusal(Problem.ROOM_ALIKE, name, alike)
-    if len(state.rooms) >= state.limits.rooms_of_server:
+    if len(state.rooms) >= state.limits.rooms_of_server and not state.evict_room():
         raise Refusal(Problem.ROOMS_OF_SERVER, str(state.limits.rooms_of_server))
 
 
@@ -210,3 +210,14 @@ def recall_history(
         return []
     lines = state.history.last(room, count, state.limits.history_shown, session.ignores)
     return [Told(ToSession(session.sid), History(room, tuple(lines), asked))] if lines or asked else []
+
+
+def forget_lines(state: State, entry: Forgot) -> None:
+    """Forget the lines that `entry` means; of a room, also its topic. A room that nothing keeps any more goes."""
+    match entry.kind:
+        case "name":
+            state.history.forget_name(entry.key)
+        case "room":
+            state.forget_room(entry.key)
+        case "before":
+            state.history.forget_before(int(entry.key))

@@ -114,6 +114,15 @@ def end_session(state: State, sid: SessionId, reason: str, farewell: str | None 
     return [*effects, *map(Changed, ignorers)]
 
 
+def end_all_sessions(state: State) -> list[Effect]:
+    """End all sessions and tell nobody, since all connections are gone. A server that had stopped goes on."""
+    state.stopped = False
+    sessions = list(state.sessions.values())
+    for session in sessions:
+        state.close(session)
+    return [Gone(session.sid) for session in sessions]
+
+
 def quit_chat(state: State, session: Session, request: requests.Quit, time: int) -> list[Effect]:
     return end_session(state, session.sid, request.reason[: state.limits.topic], farewell="")
 

@@ -5,12 +5,13 @@ lines in every replica. What goes first when memory is short is the oldest line 
 """
 
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from mpchat.chat.entries import SessionId
+from mpchat.chat.state.names import name_key
 
 Run = tuple[int, int, str, bool, tuple[str, ...], int, SessionId]
 """What one entry added: number, time, name, action, texts by the same member at the same moment, their size, and whose
@@ -21,6 +22,8 @@ sight (gc.is_tracked()), of instances of a subclass never. With a full history, 
 """
 
 _NUMBER: Final = 0
+_TIME: Final = 1
+_NAME: Final = 2
 _TEXTS: Final = 4
 _SIZE: Final = 5
 _size = itemgetter(_SIZE)
@@ -61,10 +64,14 @@ _LINE_OVERHEAD = 24
 
 
 class History:
-    """The histories of all rooms. `limit`: lines a room; `budget`: bytes in all."""
+    """The histories of all rooms. `limit`: lines a room; `budget`: bytes in all.
 
-    def __init__(self, limit: int, budget: int) -> None:
+    `on_emptied` is called with a room whose last line is forgotten, unless that is because of `forget`.
+    """
+
+    def __init__(self, limit: int, budget: int, on_emptied: Callable[[str], None] = lambda room: None) -> None:
         self._limit = limit
+        self._on_emptied = on_emptied
         self._budget = budget
         self._rooms: dict[str, _RoomHistory] = {}
         # A heap of the number of each room's oldest run, as of some time ago, and the room; perhaps of rooms that are
@@ -128,6 +135,28 @@ class History:
         if history is not None:
             self._size -= sum(map(_size, history.runs))
 
+    def forget_name(self, key: str) -> None:
+        """Forget all lines of this name, in all rooms."""
+        # Names recur, and finding the key of one costs more than a look into a dict.
+        keys: dict[str, str] = {}
+
+        def is_meant(run: Run) -> bool:
+            name = run[_NAME]
+            found = keys.get(name)
+            if found is None:
+                found = keys[name] = name_key(name)
+            return found == key
+
+        self._forget_runs(is_meant)
+
+    def forget_before(self, time: int) -> None:
+        """Forget all lines from before this moment."""
+        self._forget_runs(lambda run: run[_TIME] < time)
+
+    def has_lines(self, room: str) -> bool:
+        """Whether lines of this room are kept."""
+        return room in self._rooms
+
     def copy_runs(self) -> Iterator[tuple[str, tuple[Run, ...]]]:
         """Each room with its runs, in the order that `restore` needs."""
         for room, history in self._rooms.items():
@@ -151,6 +180,23 @@ class History:
         self._number = number
         self._list_rooms()
 
+    def _forget_runs(self, is_meant: Callable[[Run], bool]) -> None:
+        emptied = []
+        for room, history in self._rooms.items():
+            kept = deque(run for run in history.runs if not is_meant(run))
+            if len(kept) == len(history.runs):
+                continue
+            self._size -= sum(map(_size, history.runs)) - sum(map(_size, kept))
+            history.runs = kept
+            history.lines = sum(len(run[_TEXTS]) for run in kept)
+            if not kept:
+                emptied.append(room)
+        for room in emptied:
+            del self._rooms[room]
+        self._list_rooms()
+        for room in emptied:
+            self._on_emptied(room)
+
     def _newest_first(self, room: str, hidden: Container[SessionId]) -> Iterator[Line]:
         for _, time, name, action, texts, _, author in reversed(self._rooms[room].runs):
             if author not in hidden:
@@ -171,6 +217,7 @@ class History:
         else:
             heappop(self._oldest)
             del self._rooms[room]
+            self._on_emptied(room)
 
     def _list(self, room: str) -> None:
         """There is this room now, and what is added next is its first run."""

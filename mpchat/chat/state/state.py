@@ -1,8 +1,11 @@
 """The state of the chat: sessions, rooms, who is in which, and nothing else.
 
-Owns the data and the moves that keep it consistent: a name belongs to one session, and no two look the same; a room has
-members or is no more (but the lobby); a session with a name is in at least one room and talks in one that it is in.
-What entries do to it is decided in `rules`.
+Owns the data and the moves that keep it consistent: a name belongs to one session, and no two look the same; a session
+with a name is in at least one room and talks in one that it is in. What entries do to it is decided in `rules`.
+
+A room ends with its last member, except for the lobby. With `Limits.rooms_stay` it stays *idle* while it has a topic or
+lines in the history. Idle rooms make way for new ones when there are `Limits.rooms_of_server`. An idle room has its
+place in the order of all rooms by when its last member left, so a snapshot need not say more than that order.
 
 Deterministic: every loop goes over dicts and lists in the order of insertion, which the log gives. A dict with None for
 values stands where a set would be read in the order of hashes, which differs from process to process.
@@ -33,6 +36,7 @@ class Limits:
     name_tries: int = 10
     topic: int = 300
     tombstones: int = 20_000
+    rooms_stay: bool = False  # without members, while they have a topic or lines
 
 
 @dataclass(slots=True)
@@ -117,8 +121,10 @@ class State:
         self._make_room(LOBBY)
         # (-members, name) of every room, sorted: else every replica would sort all of them at each /rooms.
         self._ranking: list[tuple[int, str]] = [(0, LOBBY)]
-        self.history = History(limits.history, limits.history_bytes)
+        self.history = History(limits.history, limits.history_bytes, self._drop_unused)
         self.stopped = False
+        # Rooms without members, the longest-idle first: those without a topic, and those with one.
+        self._idle: tuple[dict[str, None], dict[str, None]] = ({}, {})
         self._ignored_by: dict[SessionId, dict[SessionId, None]] = {}
         self._tombstones: dict[SessionId, None] = {}
 
@@ -203,6 +209,7 @@ class State:
         elif session.sid not in entered.members:
             self._unrank(entered)
         if session.sid not in entered.members:
+            self._idle[bool(entered.topic)].pop(room, None)
             entered.members[session.sid] = None
             self._rank(entered)
         session.rooms[room] = None
@@ -222,6 +229,25 @@ class State:
         if session.current == room:
             session.current = next(reversed(session.rooms))
         return False
+
+    def evict_room(self) -> bool:
+        """End the room that is idle for the longest time, of those without a topic if there is one. False: none is
+        idle."""
+        for rooms in self._idle:
+            for room in rooms:
+                self._end_room(self.rooms[room])
+                return True
+        return False
+
+    def forget_room(self, room: str) -> None:
+        """Forget the lines and the topic of a room, and end it when it has no members."""
+        self.history.forget(room)
+        forgotten = self.rooms.get(room)
+        if forgotten is None:
+            return
+        if room in self._idle[True] or room in self._idle[False]:
+            self._end_room(forgotten)
+        forgotten.topic = ""
 
     @property
     def tombstones(self) -> Collection[SessionId]:
@@ -247,6 +273,9 @@ class State:
     def finish_restoring(self) -> None:
         """All is here again, but for the history."""
         self._ranking = sorted((-len(room.members), name) for name, room in self.rooms.items())
+        for name, room in self.rooms.items():
+            if not room.members and name != LOBBY:
+                self._idle[bool(room.topic)][name] = None
 
     def _make_room(self, name: str) -> Room:
         room = self.rooms[name] = Room(name, name_look(name))
@@ -257,12 +286,30 @@ class State:
         left = self.rooms[room]
         self._unrank(left)
         del left.members[sid]
+        self._rank(left)
         if not left.members and room != LOBBY:
-            del self.rooms[room]
+            self._idle[bool(left.topic)][room] = None
+            # Behind all others: the order of idle rooms is that of their last members' leaving.
+            self.rooms[room] = self.rooms.pop(room)
             self.room_looks.drop(left.look, room)
-            self.history.forget(room)
-        else:
-            self._rank(left)
+            self.room_looks.add(left.look, room)
+            self._drop_unused(room)
+
+    def _drop_unused(self, name: str) -> None:
+        """End the room if it has no members, and nothing else keeps it."""
+        room = self.rooms.get(name)
+        if room is None or room.members or name == LOBBY:
+            return
+        if not (self.limits.rooms_stay and (room.topic or self.history.has_lines(name))):
+            self._end_room(room)
+
+    def _end_room(self, room: Room) -> None:
+        """The room, which has no members, is no more."""
+        self._unrank(room)
+        del self.rooms[room.name]
+        self.room_looks.drop(room.look, room.name)
+        self._idle[bool(room.topic)].pop(room.name, None)
+        self.history.forget(room.name)
 
     def _rank(self, room: Room) -> None:
         insort(self._ranking, (-len(room.members), room.name))

@@ -159,6 +159,8 @@ def _room_list(event: events.RoomList) -> list[str]:
 
 
 def _member_list(event: events.MemberList) -> list[str]:
+    if not event.total:
+        return [f"* Nobody is in #{event.room}."]
     names = ", ".join(name + (" (away)" if away else "") for name, away in event.members)
     return [f"* {event.total} in #{event.room}: {names}", *_page(event, f"/who #{event.room}")]
 

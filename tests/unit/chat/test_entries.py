@@ -12,8 +12,10 @@ from mpchat.chat.entries import (
     Asked,
     Ended,
     Entry,
+    Forgot,
     Noted,
     Opened,
+    Restarted,
     Said,
     Skipped,
     Stopped,
@@ -36,6 +38,8 @@ ENTRIES: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Noted, SIDS, ENDS, st.builds(Negotiate, TEXTS, TEXTS), EPOCHS),
     st.builds(Ended, SIDS, TEXTS, EPOCHS),
     st.builds(Stopped, TEXTS),
+    st.builds(Restarted),
+    st.builds(Forgot, TEXTS, TEXTS),
 )
 
 

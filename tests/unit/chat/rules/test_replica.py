@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -10,7 +11,20 @@ from hypothesis import strategies as st
 from party import NOON, Watcher, picture
 from strategies import ANY_TEXT, REQUESTS, TEXTS, build_request
 
-from mpchat.chat.entries import PACES, Asked, Ended, Entry, Noted, Opened, Said, Skipped, Slowed, Stopped
+from mpchat.chat.entries import (
+    PACES,
+    Asked,
+    Ended,
+    Entry,
+    Forgot,
+    Noted,
+    Opened,
+    Restarted,
+    Said,
+    Skipped,
+    Slowed,
+    Stopped,
+)
 from mpchat.chat.events import (
     Changed,
     Gone,
@@ -39,6 +53,8 @@ TIGHT = Limits(
     topic=10,
     tombstones=50,
 )
+STAYING = replace(TIGHT, rooms_stay=True)
+LIMITS = st.sampled_from([TIGHT, STAYING])
 SIDS = [bytes([number]) * 16 for number in range(4)]
 POSITIONS = st.integers(1, 50)
 
@@ -48,8 +64,16 @@ NOTES = st.builds(Noted, st.sampled_from(SIDS), POSITIONS, build_request(Negotia
 OPENINGS = st.builds(Opened, st.sampled_from(SIDS), ANY_TEXT)
 PACINGS = st.builds(Slowed, st.sampled_from(SIDS), POSITIONS, st.sampled_from(PACES), st.just(10.0))
 ENDINGS = st.builds(Ended, st.sampled_from(SIDS), TEXTS)
+FORGETTINGS = st.one_of(
+    st.builds(Forgot, st.sampled_from(["name", "room"]), st.sampled_from(["ann", "bob", "a", "b", "lobby"])),
+    st.builds(Forgot, st.just("before"), st.integers(0, 40).map(str)),
+)
+RESTARTS = st.builds(Restarted)
 ENTRIES: st.SearchStrategy[Entry] = st.one_of(
-    SAYINGS, ASKINGS, ASKINGS, ASKINGS, NOTES, OPENINGS, ENDINGS, PACINGS, st.builds(Stopped, TEXTS)
+    SAYINGS,
+    *(ASKINGS, ASKINGS, ASKINGS),
+    *(NOTES, OPENINGS, ENDINGS, PACINGS, FORGETTINGS, RESTARTS),
+    st.builds(Stopped, TEXTS),
 )
 
 
@@ -78,6 +102,15 @@ LOGS = st.builds(
 )
 
 
+LONG_LOGS = st.builds(
+    lambda log, more, again: [*log, *more, *GREETINGS[:3], *number_ends(again)],
+    LOGS,
+    st.lists(st.one_of(FORGETTINGS, RESTARTS), max_size=3),
+    st.lists(st.one_of(SAYINGS, ASKINGS, FORGETTINGS), max_size=10),
+)
+"""Logs in which lines are forgotten, and servers that start again."""
+
+
 def assert_consistent(replica: Replica) -> None:
     state = replica._state
     named = [session for session in state.sessions.values() if session.name]
@@ -100,18 +133,24 @@ def assert_consistent(replica: Replica) -> None:
     assert sum(map(len, state._ignored_by.values())) == sum(len(each.ignores) for each in state.sessions.values())
     assert len(state.rooms) <= TIGHT.rooms_of_server
     for room in state.rooms.values():
-        assert room.members or room.name == LOBBY
+        kept = state.limits.rooms_stay and (room.topic or state.history.has_lines(room.name))
+        assert room.members or room.name == LOBBY or kept
         assert all(room.name in state.sessions[sid].rooms for sid in room.members)
         assert len(state.history.last(room.name, 1000, 1 << 30)) <= TIGHT.history
         assert len(room.topic) <= TIGHT.topic
     assert state.history.size <= TIGHT.history_bytes
     assert not state.history._rooms.keys() - state.rooms.keys()
+    idle = [room.name for room in state.rooms.values() if not room.members and room.name != LOBBY]
+    assert [list(names) for names in state._idle] == [
+        [name for name in idle if bool(state.rooms[name].topic) is with_topic] for with_topic in (False, True)
+    ]
+    assert state._ranking == sorted((-len(room.members), room.name) for room in state.rooms.values())
 
 
-@given(st.one_of(LOGS, st.lists(ENTRIES, max_size=40)))
-def test_it_never_raises_stays_consistent_and_says_what_has_changed(log: list[Entry]) -> None:
+@given(st.one_of(LOGS, LONG_LOGS, st.lists(ENTRIES, max_size=40)), LIMITS)
+def test_it_never_raises_stays_consistent_and_says_what_has_changed(log: list[Entry], limits: Limits) -> None:
     watcher_of_all = Watcher.take(Session(b"", "", since=0, timestamps=True))
-    replica, watchers = Replica(TIGHT), {sid: Watcher.take(Session(sid, "", since=0)) for sid in SIDS}
+    replica, watchers = Replica(limits), {sid: Watcher.take(Session(sid, "", since=0)) for sid in SIDS}
     for time, entry in enumerate(log):
         effects = replica.apply(entry, time)
         before = picture(replica)
@@ -144,18 +183,21 @@ def test_what_is_published_again_changes_nothing(log: list[Entry], doubt: int) -
     assert picture(again) == picture(replica)
 
 
-@given(LOGS, st.integers(0, 40), st.booleans())
-def test_one_that_starts_from_a_snapshot_goes_on_alike(log: list[Entry], start: int, stopped: bool) -> None:
+@given(st.one_of(LOGS, LONG_LOGS), st.integers(0, 60), st.booleans(), LIMITS)
+def test_one_that_starts_from_a_snapshot_goes_on_alike(
+    log: list[Entry], start: int, stopped: bool, limits: Limits
+) -> None:
     if stopped:
         log = [*log, Stopped("")]
-    replica = Replica(TIGHT)
+    replica = Replica(limits)
     for time, entry in enumerate(log[:start]):
         replica.apply(entry, time)
-    loaded = Replica.load(replica.dump(), TIGHT)
+    loaded = Replica.load(replica.dump(), limits)
     assert picture(loaded) == picture(replica)
     for time, entry in enumerate(log[start:], start):
         assert loaded.apply(entry, time) == replica.apply(entry, time)
     assert picture(loaded) == picture(replica)
+    assert_consistent(loaded)
     assert loaded.stopped == replica.stopped
 
 

@@ -3,6 +3,7 @@
 import pytest
 from party import Party
 
+from mpchat.chat.entries import Forgot
 from mpchat.chat.state.state import Limits
 
 
@@ -365,3 +366,111 @@ def test_no_room_is_made_that_looks_like_another() -> None:
     alice.types("/leave сосо")
     bob.types("/leave сосо", "/join coco")
     assert bob.shown[-1] == "* You are in #coco, alone."
+
+
+# --- rooms that live on -------------------------------------------------------------------------------------
+
+
+def test_a_room_lives_on_while_it_has_lines_or_a_topic() -> None:
+    party = Party(Limits(rooms_stay=True))
+    alice, bob = party.enter("alice", "bob")
+    alice.types("/join said", "hello", "/leave", "/join named", "/topic Names", "/leave", "/join nothing", "/leave")
+    alice.types("/join lobby")
+    party.clear()
+    bob.types("/rooms")
+    bob.sees("* #lobby: 2 members", "* #named: 0 members, Names", "* #said: 0 members")
+    bob.types("/names said", "/join said")
+    bob.sees(
+        "* Nobody is in #said.",
+        "* You are in #said, alone.",
+        "* Earlier in #said (since 12:00 UTC):",
+        "alice: hello",
+        "* Now.",
+    )
+
+
+def test_without_that_it_ends_with_its_last_member() -> None:
+    party = Party()
+    [alice] = party.enter("alice")
+    alice.types("/join said", "hello", "/topic Names", "/leave")
+    party.clear()
+    alice.types("/rooms", "/join said")
+    alice.sees("* #lobby: 1 member", "* You are in #said, alone.")
+
+
+def test_a_room_whose_last_line_is_forgotten_ends() -> None:
+    party = Party(Limits(rooms_stay=True, history_bytes=1000))
+    [alice] = party.enter("alice")
+    alice.types("/join old", "hello", "/leave", *("x" * 500 for _ in range(2)))
+    party.clear()
+    alice.types("/rooms")
+    alice.sees("* #lobby: 1 member")
+
+
+def test_the_room_that_is_empty_for_the_longest_time_makes_way_and_one_without_a_topic_before_one_with() -> None:
+    party = Party(Limits(rooms_stay=True, rooms_of_server=4))
+    [alice] = party.enter("alice")
+    alice.types("/join named", "/topic Names", "/leave", "/join first", "hello", "/leave")
+    alice.types("/join second", "hi", "/leave")
+    # Not the longest-empty any more.
+    alice.types("/join first", "/leave")
+    rooms = []
+    for name in ("third", "fourth", "fifth"):
+        party.clear()
+        alice.types(f"/join {name}", "said", "/leave")
+        rooms.append(list(party.replica._state.rooms))
+    assert rooms == [
+        ["lobby", "named", "first", "third"],
+        ["lobby", "named", "third", "fourth"],
+        ["lobby", "named", "fourth", "fifth"],
+    ]
+
+
+def test_without_an_empty_room_there_is_no_place_for_a_new_one() -> None:
+    party = Party(Limits(rooms_stay=True, rooms_of_server=2))
+    alice, bob = party.enter("alice", "bob")
+    alice.types("/join a", "/topic T")
+    bob.types("/join b")
+    bob.sees("! There are 2 rooms already, and no more can be made.")
+    alice.types("/leave")
+    party.clear()
+    bob.types("/join b")
+    bob.sees("* You are in #b, alone.")
+
+
+# --- forgetting ---------------------------------------------------------------------------------------------
+
+
+def test_the_lines_of_a_name_are_forgotten_in_all_rooms() -> None:
+    party = Party(Limits(rooms_stay=True))
+    alice, bob = party.enter("Alice", "bob")
+    alice.types("one", "/me two", "/join a", "three", "/leave")
+    bob.types("four")
+    party.apply(Forgot("name", "alice"))
+    party.clear()
+    bob.types("/history 9", "/rooms")
+    bob.sees("* The last 1 line of #lobby:", "bob: four", "* Now.", "* #lobby: 2 members")
+
+
+def test_a_room_is_forgotten_with_its_topic() -> None:
+    party = Party(Limits(rooms_stay=True))
+    alice, bob = party.enter("alice", "bob")
+    alice.types("/join a", "/topic Names", "one")
+    bob.types("/join b", "/topic Others", "two", "/leave")
+    party.apply(Forgot("room", "a"))
+    party.apply(Forgot("room", "b"))
+    party.clear()
+    alice.types("/history 9", "/topic", "/rooms")
+    alice.sees("* #a: no history.", "* #a has no topic.", "* #lobby: 2 members", "* #a: 1 member")
+
+
+def test_what_was_said_before_a_moment_is_forgotten() -> None:
+    party = Party(Limits(rooms_stay=True))
+    [alice] = party.enter("alice")
+    alice.types("old")
+    party.wait(10)
+    alice.types("new")
+    party.apply(Forgot("before", str(party.now)))
+    party.clear()
+    alice.types("/history 9")
+    alice.sees("* The last 1 line of #lobby:", "alice: new", "* Now.")

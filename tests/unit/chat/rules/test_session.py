@@ -3,7 +3,7 @@
 import pytest
 from party import NOON, Party
 
-from mpchat.chat.entries import ENDING, KEEPING, WAITING, Ended, Opened, Slowed, Stopped
+from mpchat.chat.entries import ENDING, KEEPING, WAITING, Ended, Opened, Restarted, Slowed, Stopped
 from mpchat.chat.state.state import Limits
 
 # --- signing on ---------------------------------------------------------------------------------------------
@@ -246,6 +246,23 @@ def test_when_the_server_stops_everybody_is_told_and_nothing_counts_any_more() -
         assert each.gone
     assert party.replica.stopped
     assert party.replica.apply(Opened(b"x" * 16, "127.0.0.1"), NOON) == []
+
+
+def test_a_server_that_starts_again_ends_all_sessions_and_tells_nobody() -> None:
+    party = Party()
+    alice, bob = party.enter("alice", "bob")
+    bob.types("/topic Names", "hello")
+    party.apply(Stopped(""))
+    party.clear()
+    party.apply(Restarted())
+    assert alice.gone and bob.gone and not party.replica.sessions and not party.replica.stopped
+    alice.sees()
+    # Nobody meets his own ghost.
+    again = party.connect()
+    again.types("alice")
+    session = party.replica.session(again.sid)
+    assert session is not None and session.name == "alice"
+    assert party.replica._state.rooms["lobby"].topic == "Names"
 
 
 # --- the rate -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from mpchat import __version__
 from mpchat.config import WORKERS_MOST, Config
 from mpchat.errors import (
+    ArchiveError,
     BootError,
     ConfigError,
     ListenError,
@@ -59,7 +60,7 @@ signals (to the main process):
 
 EXIT_CODES = """\
 exit codes: 0 stopped on request, 1 failed while running, 2 wrong usage, 3 failed to start,
-4 cannot listen on the address, 78 bad configuration"""
+4 cannot listen on the address, 5 cannot use the data directory, 78 bad configuration"""
 
 SOURCES = f"""\
 Each option may also be in the file (--config), with _ for - in its name, or in the environment, as
@@ -155,7 +156,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         else:
             _serve(config, sys.argv[1:] if arguments is None else arguments, given, environment)
     except MpchatError as error:
-        return _fail(_EXIT_CODES.get(type(error), 1), error)
+        return _fail(next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1), error)
     except Exception:
         # The interpreter would exit with 120 if it could not print this.
         log.exception("server ends after an internal error")
@@ -163,7 +164,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-_EXIT_CODES: dict[type[MpchatError], int] = {UsageError: 2, ConfigError: 78, ListenError: 4, BootError: 3}
+_EXIT_CODES: tuple[tuple[type[MpchatError], int], ...] = (
+    *((UsageError, 2), (ConfigError, 78), (ListenError, 4), (BootError, 3), (ArchiveError, 5)),
+)
 
 
 def _serve(
@@ -186,7 +189,13 @@ def _serve(
         arguments = [*arguments, *anywhere]
         program = program._replace(command=[*program.command, *anywhere])
     notes = tuple(f"environment variable ignored name={note}" for note in list_unknown(environment))
-    run_server(config, Launch(_announce, lambda: read_config(arguments, environment), program, notes), inherited)
+    config = _anchor(config, locate(program.folder, config.data))
+
+    def reread() -> Config:
+        again = read_config(arguments, environment)
+        return _anchor(again, locate(program.folder, again.data))
+
+    run_server(config, Launch(_announce, reread, program, notes), inherited)
 
 
 def _try(config: Config, wanted: str) -> None:
@@ -202,12 +211,17 @@ def _try(config: Config, wanted: str) -> None:
     if wanted not in READABLE:
         raise ServeError(f"the running program leaves a handover of format {wanted}; {__version__} reads {FORMAT}")
     # Its log lines go to standard error, which the running server reads.
-    config = replace(config, host=("127.0.0.1",), port=0, workers=1, log_file="")
+    config = replace(config, host=("127.0.0.1",), port=0, workers=1, log_file="", data="")
     came_up: list[str] = []
     run_server(config, Launch(came_up.append, lambda: config, trial=True))
     if not came_up:
         raise ServeError("told to stop before it was ready")
     _announce(f"{TRIAL_PASSED}{__version__}")
+
+
+def _anchor(config: Config, data: Path) -> Config:
+    """The configuration with the absolute path of its data directory, if it has one."""
+    return replace(config, data=str(data)) if config.data else config
 
 
 def _announce(line: str) -> None:

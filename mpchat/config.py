@@ -16,7 +16,7 @@ class Config:
     """The options of one server. Raises ConfigError when a value is invalid, or two values do not fit together.
 
     Times are in seconds, sizes in bytes. 0 means "no limit" for `rate` and `max_per_address`, "off" for
-    `segment_timeout`. Without `log_file`, the log goes to standard error.
+    `segment_timeout`. `keep` is in days, 0 for ever. Without `log_file`, the log goes to standard error.
     """
 
     host: tuple[str, ...] = ("127.0.0.1",)
@@ -37,6 +37,8 @@ class Config:
     log_level: str = "info"
     log_file: str = ""
     log_addresses: bool = True
+    data: str = ""
+    keep: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (least, most) in RANGES.items():
@@ -57,9 +59,9 @@ WORKERS_MOST = 256
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-FIXED = ("host", "port", "history", "sendq", "max_line", "log_file")
+FIXED = ("host", "port", "history", "sendq", "max_line", "log_file", "data")
 """The options that cannot change while the server runs: the address, the limits that all replicas must agree on, the
-sizes of shared memory, and the path of the log, which each process reopens by itself."""
+sizes of shared memory, the path of the log, which each process reopens by itself, and the data directory."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65535),
@@ -75,6 +77,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_line": (64, 1 << 16),
     "beat_timeout": (0.5, 3600),
     "drain_timeout": (0.1, 600),
+    "keep": (0, 100_000),
 }
 """The lowest and highest value of each number. The highest ones bound what is allocated in advance, and catch typing
 errors."""

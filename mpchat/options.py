@@ -98,6 +98,8 @@ OPTIONS = (
     Option("log_level", "LEVEL", f"log this level and above: {', '.join(LOG_LEVELS)}"),
     Option("log_file", "PATH", "log to this file, reopened at HUP", "standard error"),
     Option("log_addresses", "yes|no", "whether the log names the addresses of clients"),
+    Option("data", "DIR", "keep rooms and messages in this directory", "nowhere"),
+    Option("keep", "DAYS", "delete messages that are older; 0: never"),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}

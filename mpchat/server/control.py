@@ -40,6 +40,9 @@ NO_LOG = 75
 """Exit code of a worker that did not come up because the sequencer was gone, which is no failure of the worker
 (sysexits.h, EX_TEMPFAIL)."""
 
+DAMAGED = 5
+"""Exit code of an archive whose database cannot be used as it is."""
+
 
 class ChannelClosed(MpchatError):
     """The other process has gone."""

@@ -523,7 +523,7 @@ class World:
                 "inbound.client.Connection": Connection,
                 "moves.takeover.socket": sockets,
                 "worker.asyncio": SimpleNamespace(new_event_loop=lambda: Loop(self.clock)),
-                "worker.Limits": lambda **_: self._limits,
+                "worker.make_limits": lambda config: self._limits,
                 "snapshots.WORTH_ENTRIES": WORTH_ENTRIES,
                 "snapshots.BYTES_PER_ENTRY": MOST,
                 "moves.takeover.time": clock,

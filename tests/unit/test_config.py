@@ -43,6 +43,7 @@ def file(tmp_path: Path) -> Path:
         ("max_line", 64, 1 << 16),
         ("beat_timeout", 0.5, 3600),
         ("drain_timeout", 0.1, 600),
+        ("keep", 0, 100_000),
     ],
 )
 def test_the_bounds_of_each_number(name: str, least: float, most: float) -> None:
@@ -93,7 +94,8 @@ def test_every_option() -> None:
         "--host ::1 --host 127.0.0.1 --port 0 --workers 3 "
         "--max-clients 10 --max-per-address 2 --rate 2.5 --burst 7 --history 20 "
         "--segment-timeout 300 --sign-on-timeout 5 --sendq 70000 --max-line 100 --beat-timeout 1.5 --drain-timeout 3 "
-        "--log-level debug --log-file mpchat.log --log-addresses no --exempt 10.0.0.0/8 --exempt 2001:db8::/32"
+        "--log-level debug --log-file mpchat.log --log-addresses no --exempt 10.0.0.0/8 --exempt 2001:db8::/32 "
+        "--data messages --keep 7.5"
     )
     expected = Config(
         host=("::1", "127.0.0.1"),
@@ -114,6 +116,8 @@ def test_every_option() -> None:
         log_level="debug",
         log_file="mpchat.log",
         log_addresses=False,
+        data="messages",
+        keep=7.5,
     )
     assert read_config(arguments.split()) == expected
     for item in fields(Config):

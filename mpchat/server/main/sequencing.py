@@ -13,7 +13,7 @@ the first sequencer of a server does not come up after several tries, that ends 
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mpchat.errors import BootError, ForkError
 from mpchat.log.local.journal import Journal
@@ -34,6 +34,7 @@ class Sequencing:
 
     `patience`: seconds that an answer may take. `may_give_up`: raise BootError after several failures in a row, since
     there are no clients yet.
+    `keep`: descriptors that it is to have open.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Sequencing:
         may_give_up: bool,
         on_started: Callable[[LogAddress], None],
         on_ended: Callable[[], None],
+        keep: Sequence[int] = (),
     ) -> None:
         self._loop = loop
         self._journal = journal
@@ -51,6 +53,7 @@ class Sequencing:
         self._may_give_up = may_give_up
         self._on_started = on_started
         self._on_ended = on_ended
+        self._keep = keep
         self._pulse = Pulse(patience)
         self._restarts = Restarts()
         self._sequencer: Sequencer | None = None
@@ -128,7 +131,7 @@ class Sequencing:
 
     def _launch(self, now: float) -> None:
         """Start one. Its first answer says that it is up."""
-        sequencer = Sequencer(self._journal)
+        sequencer = Sequencer(self._journal, self._keep)
         try:
             sequencer.launch()
         except ForkError as error:

@@ -21,6 +21,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpchat import __version__
 from mpchat.config import Config
@@ -30,6 +31,7 @@ from mpchat.log.port import LogAddress, Snapshot
 from mpchat.logs import reopen_log, report_lost_lines, set_log_level
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
+from mpchat.server.main.archiving import Archiving
 from mpchat.server.main.intake.acceptor import Acceptor
 from mpchat.server.main.intake.capacity import SLOTS
 from mpchat.server.main.intake.listener import Listener
@@ -46,6 +48,9 @@ from mpchat.server.main.workers.placement import Mode
 from mpchat.server.main.workers.supervision import GiveUp, KeepStale, Kill, Policy, Retire, Start, Supervision
 from mpchat.server.main.workers.workforce import Workforce
 from mpchat.sharedmemory import find_substitute
+
+if TYPE_CHECKING:
+    from mpchat.server.main.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +84,8 @@ class Launch:
 
 
 class Supervisor:
-    """The running server. `inherited`: what the previous program has left."""
+    """The running server. `inherited`: what the previous program has left. `store`: the data directory, if it has one.
+    """
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class Supervisor:
         ledger: Ledger,
         journal: Journal,
         inherited: Handover | None,
+        store: "Store | None" = None,
     ) -> None:
         self._config = config
         self._config_before = config  # that of the workers which the reload is to replace
@@ -107,14 +114,18 @@ class Supervisor:
             config.beat_timeout,
             may_give_up=inherited is None,
             on_started=self._sequencer_started,
-            on_ended=self._workforce.disconnect,
+            on_ended=self._sequencer_ended,
+            keep=() if store is None else (store.folder.descriptor,),
         )
+        self._store = store
+        self._archiving = Archiving(self._loop, config, store, insist=inherited is None)
         self._upgrade = Upgrade(
             self._loop,
             launch.program,
             self._workforce,
             self._supervision,
             self._sequencing,
+            self._archiving,
             concluded=self._hand_over,
             given_up=self._resume,
         )
@@ -161,6 +172,7 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait for events, or until something is due, and handle the events."""
         deadlines = [self._stop_by, self._acceptor.deadline(), self._sequencing.deadline(), self._upgrade.deadline()]
+        deadlines.append(self._archiving.deadline())
         if self._phase in (_Phase.STARTING, _Phase.SERVING):
             deadlines.append(self._supervision.deadline(self._sequencing.is_up))
         elif self._phase is _Phase.UPGRADING:
@@ -172,12 +184,14 @@ class Supervisor:
         now = time.monotonic()
         self._supervision.woke(now)
         self._sequencing.woke(now)
+        self._archiving.woke(now)
 
     def _reconcile(self) -> None:
         """Do what is due, and take the next steps of the phase."""
         now = time.monotonic()
         self._upgrade.check(now)
         self._sequencing.check(now)
+        self._archiving.check(now)
         if self._is_first:
             reap_orphans(self._list_children())
         match self._phase:
@@ -201,13 +215,12 @@ class Supervisor:
                     self._publish_stop()
             case _Phase.STOPPING:
                 if now >= self._stop_by:
-                    log.warning("stopping timed out: ending at once workers=%d", len(self._workforce.workers))
-                    self._at_once = True
+                    self._time_out()
 
     def _list_children(self) -> set[int]:
         """The processes that main has started and will wait for by itself."""
         workers = (worker.pid for worker in self._workforce.workers.values())
-        return {*workers, self._sequencing.pid, self._upgrade.trial_pid}
+        return {*workers, self._sequencing.pid, self._archiving.pid, self._upgrade.trial_pid}
 
     def _follow_plan(self, now: float) -> None:
         for action in self._supervision.plan(now, self._sequencing.is_up):
@@ -244,14 +257,19 @@ class Supervisor:
             self._quiesce()
 
     def _is_over(self) -> bool:
-        stopped = self._phase is _Phase.STOPPING and not self._workforce.workers
+        stopped = self._phase is _Phase.STOPPING and not self._workforce.workers and self._archiving.done
         return self._at_once or stopped or self._handover is not None
 
     def _sequencer_started(self, address: LogAddress) -> None:
         """A sequencer has come up, the first one or a replacement."""
         self._workforce.connect(address)
+        self._archiving.connect(address)
         if self._phase is _Phase.UPGRADING:
             self._upgrade.give_up("the sequencer has ended")
+
+    def _sequencer_ended(self) -> None:
+        self._workforce.disconnect()
+        self._archiving.disconnect()
 
     # --- signals
 
@@ -302,6 +320,8 @@ class Supervisor:
     def _log_status(self) -> None:
         """Answer USR1: log what each process uses."""
         parts = [Part("main", os.getpid(), self._acceptor.clients), Part("sequencer", self._sequencing.pid)]
+        if self._store is not None:
+            parts.append(Part("archive", self._archiving.pid))
         parts += [Part(worker.name, worker.pid, worker.load) for worker in self._workforce.workers.values()]
         for line in describe_processes(parts):
             log.info("%s", line)
@@ -319,6 +339,7 @@ class Supervisor:
         if not self._supervision.renewing:
             self._config_before = self._config
         self._configure(config)
+        self._archiving.change(config)
         self._supervision.renew()
         log.info("reloaded: every worker will be replaced workers=%d", self._supervision.wanted)
 
@@ -380,6 +401,7 @@ class Supervisor:
             workers=self._supervision.wanted,
             workers_configured=self._config.workers,
             address={"host": list(self._config.host), "port": self._config.port},
+            data=None if self._store is None else self._store.handover,
             version=__version__,
             tried=self._upgrade.tried,
         )
@@ -417,10 +439,19 @@ class Supervisor:
         self._placement.change(Mode.CLOSED)
         self._workforce.stop("")
 
+    def _time_out(self) -> None:
+        """Stopping takes too long."""
+        self._at_once = True
+        if self._workforce.workers:
+            log.warning("stopping timed out: ending at once workers=%d", len(self._workforce.workers))
+        else:
+            log.warning("archive is late: what it has not written is in the journal until the machine is restarted")
+
     def _clean_up(self) -> None:
         """End all processes, however the server came to its end."""
         self._upgrade.close()
         self._workforce.clean_up()
+        self._archiving.stop()
         if self._handover is None:
             self._workforce.access.end("server stopped")
         self._sequencing.stop()

@@ -45,6 +45,7 @@ from mpchat.server.control import (
     Unlinked,
 )
 from mpchat.server.ledger import Ledger
+from mpchat.server.limits import make_limits
 from mpchat.server.worker.caller import Errands
 from mpchat.server.worker.inbound.client import Client
 from mpchat.server.worker.inbound.publisher import Publisher
@@ -80,7 +81,7 @@ class Worker:
         self._exit_code = 0
         self._connected = False
         self._address = address
-        limits = Limits(history=config.history, history_shown=config.sendq // 2)
+        limits = make_limits(config)
         self._replica, position = _load_replica(address, limits)
         # The way in, and the way out.
         self._fanout: Fanout[Client] = Fanout(self._replica)

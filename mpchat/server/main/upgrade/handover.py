@@ -46,6 +46,8 @@ class Handover:
     workers_configured: int
     address: dict[str, Any]
     """The host and port that were configured, by the names of these options."""
+    data: tuple[str, int, int] | None
+    """The data directory, the descriptor of its lock, and the number that names the log; None without a directory."""
     version: str
     """The version of the program that leaves the handover."""
     tried: str
@@ -55,7 +57,8 @@ class Handover:
     def descriptors(self) -> list[int]:
         """All descriptors that the next program needs."""
         listeners = (descriptor for descriptor, _ in self.listeners)
-        return [*listeners, *self.ledger, *(held.descriptor for held in self.clients.values())]
+        lock = [] if self.data is None else [self.data[1]]
+        return [*listeners, *self.ledger, *lock, *(held.descriptor for held in self.clients.values())]
 
 
 def execute(handover: Handover, program: Program) -> None:
@@ -108,6 +111,7 @@ def _pack(handover: Handover, snapshot: int) -> dict[str, Any]:
         "workers": handover.workers,
         "workers_configured": handover.workers_configured,
         "address": handover.address,
+        "data": handover.data,
         "version": handover.version,
         "tried": handover.tried,
     }
@@ -126,6 +130,7 @@ def _unpack(packed: dict[str, Any]) -> Handover:
         workers=packed["workers"],
         workers_configured=packed["workers_configured"],
         address=packed["address"],
+        data=None if packed["data"] is None else tuple(packed["data"]),
         version=packed["version"],
         tried=packed["tried"],
     )

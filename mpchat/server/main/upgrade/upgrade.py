@@ -2,7 +2,8 @@
 
 Owns the steps that lead to the handover. The trial comes first: unless the new version reports that it came up, nothing
 else happens. Then all workers stop at the same record of the log, and one of them makes a snapshot of exactly that
-state. They give all clients back and end, and then the sequencer ends.
+state. They give all clients back and end, the archive writes everything up to that record and ends, and then the
+sequencer ends. An archive that takes too long is not waited for: what it has not written is a gap in the database.
 
     IDLE --try_program--> TRYING --passed--> WAITING --begin--> PAUSING --all paused--> CONCLUDING --all ended-->
      ^                      |                                      |                       |
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from mpchat import __version__
 from mpchat.errors import in_words
 from mpchat.log.port import LogError, Snapshot
+from mpchat.server.main.archiving import Archiving
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.upgrade.program import Program
 from mpchat.server.main.upgrade.trial import Trial
@@ -52,6 +54,7 @@ class Upgrade:
         workforce: Workforce,
         supervision: Supervision,
         sequencing: Sequencing,
+        archiving: Archiving,
         concluded: Callable[[Snapshot], None],
         given_up: Callable[[], None],
     ) -> None:
@@ -62,11 +65,13 @@ class Upgrade:
         self._workforce = workforce
         self._supervision = supervision
         self._sequencing = sequencing
+        self._archiving = archiving
         self._concluded = concluded
         self._given_up = given_up
         self._stage = _Stage.IDLE
         self._trial: Trial | None = None
         self._by = float("inf")  # when it times out
+        self._archive_by = float("inf")  # until when the archive is waited for
         self._seq = 0  # the record at which the workers were told to stop
 
     @property
@@ -117,19 +122,33 @@ class Upgrade:
         elif self._stage is _Stage.PAUSING and seq is not None:
             self._stage, self._seq = _Stage.CONCLUDING, seq
             self._workforce.conclude(seq)
+            self._archiving.conclude(seq)
+            self._archive_by = now + (self._by - now) / 2
         elif self._stage is _Stage.CONCLUDING and not self._workforce.workers:
-            self._stage = _Stage.RELEASING
-            self._sequencing.release(self._hand_over)
+            self._release(now)
+
+    def _release(self, now: float) -> None:
+        """End the sequencer, when the archive has written everything or takes too long."""
+        if not self._archiving.done:
+            if now < self._archive_by:
+                return
+            log.error("archive is late: what it has not written by now will be missing in the database")
+        self._stage = _Stage.RELEASING
+        self._sequencing.release(self._hand_over)
 
     def deadline(self) -> float:
         """When `check` or `advance` may have something to do though nothing has happened."""
-        return self._by if self._trial is None else min(self._by, self._trial.deadline)
+        by = self._by
+        if self._stage is _Stage.CONCLUDING and not self._workforce.workers:
+            by = min(by, self._archive_by)
+        return by if self._trial is None else min(by, self._trial.deadline)
 
     def give_up(self, why: str) -> None:
         """Kill the workers, which pause, and have fresh ones carry on with their clients."""
         log.error("no upgrade reason=%s", why)
         self._stage, self._by = _Stage.IDLE, float("inf")
         self._sequencing.resume()
+        self._archiving.resume()
         self._workforce.kill_all()
         self._given_up()
 

@@ -32,6 +32,7 @@ handovers = st.builds(
     workers=numbers,
     workers_configured=numbers,
     address=st.fixed_dictionaries({"host": st.just("::1"), "port": numbers}),
+    data=st.none() | st.tuples(st.text(max_size=10), numbers, numbers),
     version=st.text(max_size=10),
     tried=st.text(max_size=10),
 )
@@ -47,8 +48,9 @@ def test_a_handover_is_read_as_it_was_written(handover: Handover) -> None:
 @given(handovers)
 def test_every_descriptor_is_passed_on(handover: Handover) -> None:
     descriptors = [descriptor for descriptor, _ in handover.listeners]
+    lock = [handover.data[1]] if handover.data else []
     clients = [held.descriptor for held in handover.clients.values()]
-    assert sorted(handover.descriptors) == sorted([*descriptors, *handover.ledger, *clients])
+    assert sorted(handover.descriptors) == sorted([*descriptors, *handover.ledger, *lock, *clients])
 
 
 @pytest.mark.parametrize("left", [b"", b"[]", b'{"format": "2.1.1"}', json.dumps({"format": written.FORMAT}).encode()])

@@ -53,10 +53,15 @@ class Office:
         self.sequencing = SimpleNamespace(
             release=self._release, read_snapshot=self._read_snapshot, resume=lambda: self.did.append("resume")
         )
+        self.archiving = SimpleNamespace(
+            done=True,
+            conclude=lambda seq: self.did.append(("archive", seq)),
+            resume=lambda: self.did.append("archives"),
+        )
         supervision = SimpleNamespace(is_silent=lambda now: self.silent)
         self.upgrade = Upgrade(
             cast(Any, None), cast(Any, program),  cast(Any, self.workforce), cast(Any, supervision),
-            cast(Any, self.sequencing), self.did.append, lambda: self.did.append("given up"),
+            cast(Any, self.sequencing), cast(Any, self.archiving), self.did.append, lambda: self.did.append("given up"),
         )  # fmt: skip
 
     def _try(self, *arguments: Any) -> PlayedTrial:
@@ -111,14 +116,34 @@ def test_an_upgrade_goes_from_the_trial_to_the_snapshot(office: Office) -> None:
     office.workforce.paused_at = 9
     office.upgrade.advance(0.0)
     office.upgrade.advance(0.0)
-    assert office.did == ["pause", ("conclude", 9)]
+    assert office.did == ["pause", ("conclude", 9), ("archive", 9)]
     office.workforce.workers.clear()
     office.workforce.paused_at = None
     office.upgrade.advance(0.0)
     office.upgrade.advance(0.0)
-    assert office.did == ["pause", ("conclude", 9), "release"]
+    assert office.did == ["pause", ("conclude", 9), ("archive", 9), "release"]
     office.released()
-    assert office.did[3:] == [SNAPSHOT]
+    assert office.did[4:] == [SNAPSHOT]
+
+
+def test_the_archive_is_waited_for_but_not_for_ever(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    office.archiving.done = False
+    office.release()
+    assert (office.did[-1], office.upgrade.deadline()) == (("archive", 9), BY / 2)
+    office.upgrade.advance(BY / 2)
+    assert office.did[-1] == "release"
+    assert "archive is late" in caplog.text
+    office.upgrade.advance(BY / 2)
+    assert office.did.count("release") == 1
+
+
+def test_an_archive_that_has_written_everything_ends_the_wait(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    office.archiving.done = False
+    office.release()
+    office.archiving.done = True
+    office.upgrade.advance(0.1)
+    assert office.did[-1] == "release"
+    assert not caplog.records
 
 
 def test_a_version_that_fails_its_trial_changes_nothing(office: Office) -> None:
@@ -150,7 +175,7 @@ def test_any_failure_ends_the_upgrade(office: Office, reach: Callable[[Office], 
         office.silent, office.workforce.workers = True, {0: "worker"}
     office.workforce.worker_lost = trouble == "lost"
     office.upgrade.advance(BY if trouble == "late" else 0.0)
-    assert office.did[done:] == ["resume", "kill", "given up"]
+    assert office.did[done:] == ["resume", "archives", "kill", "given up"]
     assert not office.upgrade.waiting
     assert office.upgrade.may_try
     assert office.upgrade.deadline() == float("inf")
@@ -161,7 +186,7 @@ def test_without_the_right_snapshot_the_upgrade_is_given_up(office: Office, snap
     office.snapshot = snapshot
     office.release()
     office.released()
-    assert office.did[-3:] == ["resume", "kill", "given up"]
+    assert office.did[-4:] == ["resume", "archives", "kill", "given up"]
 
 
 def test_an_empty_log_needs_no_snapshot(office: Office) -> None:

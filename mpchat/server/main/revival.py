@@ -1,0 +1,52 @@
+"""Revival: the state of the chat as far as the database has it, for a server that has no log to go on with.
+
+There are rooms with their topics, and their last lines, within the bounds of the state. There are no sessions. Reads
+the database and never writes to it.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+
+from mpchat.archive.database import DONE, Database, Kept, KeptRoom
+from mpchat.chat.rules.replica import Replica
+from mpchat.chat.state.state import LOBBY, Limits, State
+
+_LINE_OVERHEAD = 200
+"""Bytes that a line costs in memory beside its text, about. The history counts exactly; this bounds what is read."""
+
+_run_of = attrgetter("room", "time", "name", "kind")
+
+
+def revive(database: Database, limits: Limits) -> Replica:
+    """Return a replica with the rooms of the database and their last lines. Raises ArchiveDamaged, ArchiveRefused."""
+    state = State(limits)
+    rooms = _choose_rooms(database.list_rooms(), limits)
+    for (room, time, name, kind), lines in groupby(_read_lines(database, rooms, limits), _run_of):
+        state.history.add(room, time, name, tuple(line.text for line in lines), kind == DONE)
+    # The room that was quiet for the longest time is the first to make way for a new one.
+    for kept in sorted(rooms, key=attrgetter("last")):
+        if kept.key == LOBBY or kept.topic or state.history.has_lines(kept.key):
+            state.restore_room(kept.key, kept.topic, ())
+    state.finish_restoring()
+    return Replica(state=state)
+
+
+def _choose_rooms(rooms: Iterable[KeptRoom], limits: Limits) -> list[KeptRoom]:
+    """The rooms that live on: the lobby, then those with a topic, and of those without the last spoken in."""
+    kept = [room for room in rooms if room.topic or room.last]
+    kept.sort(key=lambda room: (room.key != LOBBY, not room.topic, -room.last))
+    return kept[: limits.rooms_of_server - (not kept or kept[0].key != LOBBY)]
+
+
+def _read_lines(database: Database, rooms: Iterable[KeptRoom], limits: Limits) -> list[Kept]:
+    """The last lines of these rooms, in the order of time; of the last spoken in first, as far as memory goes."""
+    found: list[Kept] = []
+    size = 0
+    for room in sorted(rooms, key=attrgetter("last"), reverse=True):
+        if size > limits.history_bytes or not room.last:
+            break
+        lines = database.read_history(room.key, limits.history)
+        found += lines
+        size += sum(_LINE_OVERHEAD + len(line.text) for line in lines)
+    return sorted(found, key=attrgetter("time"))

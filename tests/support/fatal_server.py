@@ -27,6 +27,7 @@ from typing import Any
 from unittest import mock
 
 from mpchat import cli
+from mpchat.archive.database import Database
 from mpchat.chat.entries import Opened, decode_entries
 from mpchat.errors import MpchatError
 from mpchat.log.local import journal, memory, process
@@ -34,6 +35,9 @@ from mpchat.log.local.journal import Journal, Kind
 from mpchat.log.local.link import ManagerLink
 from mpchat.log.local.memory import MemoryLog
 from mpchat.server import control
+from mpchat.server.archive import archiver
+from mpchat.server.archive.archivist import Archivist
+from mpchat.server.archive.housekeeping import Housekeeping
 from mpchat.server.control import Channel, Paused, Quiesced, Ready, Received, Released
 from mpchat.server.ledger import Ledger, Page, _Carry
 from mpchat.server.main.upgrade.upgrade import Upgrade
@@ -338,6 +342,24 @@ MAIN: dict[str, Point] = {
 }
 
 
+ARCHIVE: dict[str, Point] = {
+    "archive-starting": before(Archivist, "start"),
+    "archive-loaded": after(Archivist, "start"),
+    "archive-asking": before(ManagerLink, "call", calls("read")),
+    "archive-read": before(Archivist, "take"),
+    "archive-applied": after(Archivist, "take"),
+    "archive-writing": before(Database, "write"),
+    "archive-wrote": after(Database, "_add_lines"),
+    "archive-written": after(Database, "write"),
+    "archive-wishing": before(Housekeeping, "_publish"),
+    "archive-wished": after(Housekeeping, "_publish"),
+    "archive-forgetting": before(Database, "forget"),
+    "archive-forgot": after(Database, "forget"),
+    "archive-granting": before(Database, "grant"),
+    "archive-granted": after(Database, "grant"),
+}
+
+
 # --- the processes ------------------------------------------------------------------------------------------
 
 
@@ -399,6 +421,18 @@ class FatalSequencer:
         return self.run(*arguments)
 
 
+class FatalArchive:
+    """In the place of `archiver.run_archive`. It runs in the archive's process, and so do the patches."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run = archiver.run_archive
+
+    def __call__(self, *arguments: Any) -> int:
+        prepare(self.folder, ARCHIVE.items())
+        return self.run(*arguments)
+
+
 if __name__ == "__main__":
     if "--trial" in sys.argv:  # only the server itself is to die
         sys.exit(cli.main(sys.argv[2:]))
@@ -407,5 +441,6 @@ if __name__ == "__main__":
     with (
         mock.patch("mpchat.server.main.workers.workerprocess.run_worker", FatalWorker(tokens)),
         mock.patch("mpchat.log.local.process._run_log_server", FatalSequencer(tokens)),
+        mock.patch("mpchat.server.archive.archiver.run_archive", FatalArchive(tokens)),
     ):
         sys.exit(cli.main(sys.argv[2:]))

@@ -46,7 +46,7 @@ ROOT = Path(__file__).parents[2]
 SERVER = (sys.executable, "-m", "mpchat")
 
 _READY = re.compile(r"mpchat ready on (?P<host>.+):(?P<port>\d+), (?P<workers>\d+) workers?")
-_STARTED = re.compile(r"(?P<name>worker-\d+|sequencer) started, pid (?P<pid>\d+)")
+_STARTED = re.compile(r"(?P<name>worker-\d+|sequencer|archive) started, pid (?P<pid>\d+)")
 _NO_MARK = b"\xff\xfc\x06"  # WONT TIMING-MARK
 _ANSWER = re.compile(rb"\xff[\xfb-\xfe].", re.DOTALL)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
@@ -303,8 +303,9 @@ class Server:
         """The workers there are, in the order of their slots, as the log tells them."""
         count = int(self.ready_line.split()[-2]) if self.ready_line else 0
         # The log comes by another way than the line that says ready, and may be behind it.
-        eventually(lambda: len(self._started().keys() - {"sequencer"}) >= count, "the log names all workers")
-        pids = [pid for name, pid in sorted(self._started().items()) if name != "sequencer"]
+        others = {"sequencer", "archive"}
+        eventually(lambda: len(self._started().keys() - others) >= count, "the log names all workers")
+        pids = [pid for name, pid in sorted(self._started().items()) if name not in others]
         return [found for pid in pids if (found := _find_process(pid))]
 
     def worker_of(self, chatter: Chatter) -> psutil.Process:
@@ -320,15 +321,22 @@ class Server:
 
     def sequencer(self) -> psutil.Process:
         """The one that there is, or will be in a moment."""
+        return self._find_started("sequencer")
+
+    def archive(self) -> psutil.Process:
+        """The one that there is, or will be in a moment."""
+        return self._find_started("archive")
+
+    def _find_started(self, name: str) -> psutil.Process:
         found: list[psutil.Process] = []
 
         def find() -> bool:
-            pid = self._started().get("sequencer")
+            pid = self._started().get(name)
             process = None if pid is None else _find_process(pid)
             found[:] = [] if process is None else [process]
             return bool(found)
 
-        eventually(find, "there is a sequencer")
+        eventually(find, f"there is a process {name}")
         return found[0]
 
     def _started(self) -> dict[str, int]:
@@ -371,6 +379,13 @@ class Server:
         assert match, f"{self.stdout}; log: {self.stderr}"
         self.ready_line = match[0]
         self.host, self.port = match["host"].strip("[]"), int(match["port"])
+
+    def kill_everything(self) -> None:
+        """Kill all processes of the server at once, as well as that can be done; see that nothing is left behind."""
+        for process in [psutil.Process(self.process.pid), *self.children()]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.expect_exit(-signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Tell main to stop; see that it ends with exit code 0 and leaves nothing behind."""

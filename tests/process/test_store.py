@@ -379,11 +379,16 @@ class Killer:
 
 def start_and_die(data: Path, at: int) -> bool:
     """Start in a process that is killed at a step; false when it has not so many."""
+    return do_and_die(lambda: open_store(data, LIMITS), at)
+
+
+def do_and_die(do: Callable[[], object], at: int) -> bool:
+    """Do something in a process that is killed at a step; false when it has not so many."""
     pid = os.fork()
     if pid == 0:
         try:
             Killer(at)
-            open_store(data, LIMITS)
+            do()
             os._exit(0)
         except BaseException:  # noqa: BLE001 - nothing may leave the child
             traceback.print_exc()
@@ -436,6 +441,29 @@ def test_a_start_that_is_killed_at_any_step_leaves_a_directory_for_the_next(
     assert at > 4
     gaps = read(data)[2]
     assert all(gap.reason == LOST for gap in gaps) and (kind in ("reboot", "version")) == bool(gaps)
+
+
+def test_an_upgrade_that_is_killed_at_any_step_leaves_a_directory_for_the_next_start(
+    use: Callable[[], Use], tmp_path: Path
+) -> None:
+    data, at, before = tmp_path / "data", 1, use()
+    before.talk("one")
+    while True:
+        before.talk(f"before {at}")
+        before.archive()
+        snapshot = Snapshot(before.log.ping(), replay(before.store.journal, LIMITS)[0].dump())
+        path, lock, identity = before.store.handover
+        has_died = do_and_die(lambda: inherit_store(path, os.dup(lock), identity, snapshot), at)  # noqa: B023
+        before = use()
+        assert before.store.log_id == f"{identity:016x}"
+        assert said(before.replica)[-1] == f"before {at}"
+        before.archive()
+        assert read(data)[0] == ["one", *(f"before {each}" for each in range(1, at + 1))]
+        assert read(data)[2] == []
+        if not has_died:
+            break
+        at += 1
+    assert at > 4
 
 
 # --- the boot

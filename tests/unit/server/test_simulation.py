@@ -1,18 +1,22 @@
 """Several workers on one log, in one process, under random schedules: each client is sent, byte for byte, what the log
 says it is to be sent, whoever dies; and the workers agree, and lose and double nothing of what is said.
 
-The workers are real (see simulated.py). Random are the fragments of streams, who does which step when, what is written
-and received when a worker is killed, the last publication of a dead worker that arrives late, and when the sequencer is
-killed and goes on with its journal, at once or after a while, clients are moved, workers retire, and clients do not
-read. A witness applies every record at once, from the first on; what it would have sent is what must have been, but for
-the notices that workers tell in long outages: each is whole, between two lines, and at most one in each outage.
+The workers are real (see simulated.py), and so is an archive that reads and writes now and then and is killed. What is
+in its database at the end is what was said, once and in order, but for what the log had to forget before it was read.
+Random are the fragments of streams, who does which step when, what is written and received when a worker is killed, the
+last publication of a dead worker that arrives late, and when the sequencer is killed and goes on with its journal, at
+once or after a while, clients are moved, workers retire, and clients do not read. A witness applies every record at
+once, from the first on; what it would have sent is what must have been, but for the notices that workers tell in long
+outages: each is whole, between two lines, and at most one in each outage.
 """
 
 import re
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,12 +25,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from party import DIALECT, picture
 from simulated import MOST, Process, Step, Wire, World
 
+from mpchat.archive.database import open_database
 from mpchat.chat.entries import Ended, Input, SessionId, decode_entries, encode_entries
 from mpchat.chat.events import Effect, Message, Told
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits, Session
 from mpchat.log.local.memory import ASK_AGAIN, MemoryLog
-from mpchat.log.port import LogFull
+from mpchat.log.port import LogFull, LogTrimmed
+from mpchat.server.archive.archivist import Archivist
 from mpchat.server.worker import snapshots
 from mpchat.server.worker.moves.adoption import Adoptee
 from mpchat.server.worker.outage import encode_notice
@@ -37,6 +43,7 @@ LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_serv
 SETTLE_ROUNDS = 300
 """Far more than it takes to come by all that a whole run may have left to do."""
 NOTICE = encode_notice(DIALECT)
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a disk takes longer
 
 
 class Output:
@@ -92,6 +99,46 @@ class Witness:
         for effect in effects:
             if isinstance(effect, Told) and isinstance(effect.event, Message):
                 self.spoken += effect.event.texts
+
+
+class Archive:
+    """The archive, which is real but for its process: it reads when it is told to, and can be killed between any two
+    calls. The database is in memory that survives it."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.database = open_database(folder)
+        self._world = world
+        self._archivist: Archivist | None = None
+        self._source: MemoryLog | None = None
+
+    def read(self) -> None:
+        """Take what has come. With the sequencer the archive ends, and the next one starts with the next sequencer."""
+        world = self._world
+        if world.is_down or self._source is not world.log:
+            self.kill()
+        if world.is_down:
+            return
+        if self._archivist is None:
+            self._archivist, self._source = Archivist(world.log, self.database, "log", LIMITS), world.log
+        try:
+            self._archivist.take(world.log.read(self._archivist.position, 0))
+        except LogTrimmed:
+            self._archivist.start()
+
+    def write(self) -> None:
+        if self._archivist is not None:
+            self._archivist.write(at_once=True)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether it knows of a gap that is not written yet."""
+        return self._archivist is not None and self._archivist._gap is not None
+
+    def kill(self) -> None:
+        self._archivist = None
+
+    def close(self) -> None:
+        self.database.close()
 
 
 @dataclass
@@ -152,6 +199,9 @@ class Simulation(RuleBasedStateMachine):
         self.world = World(LIMITS, tail, lambda: self.witness.read(self.world))
         self._open.callback(self.world.close)
         self._open.enter_context(self.world.entered())
+        folder = self._open.enter_context(tempfile.TemporaryDirectory(dir=MEMORY))
+        self.archive = Archive(self.world, Path(folder))
+        self._open.callback(self.archive.close)
         for _ in range(workers):
             self.world.start()
         for which in range(2 * workers):
@@ -270,6 +320,16 @@ class Simulation(RuleBasedStateMachine):
     def kill_storing_notices(self, which: int, stored: int) -> None:
         self.world.suffer(self.process(which), stored=stored)
 
+    @rule(reads=st.integers(0, 2), writes=st.booleans(), dies=st.booleans())
+    def keep(self, reads: int, writes: bool, dies: bool) -> None:
+        """The archive reads, writes, and is killed."""
+        for _ in range(reads):
+            self.archive.read()
+        if writes:
+            self.archive.write()
+        if dies:
+            self.archive.kill()
+
     @rule(which=WHICH)
     def doubt(self, which: int) -> None:
         self.world.publish_again(which)
@@ -327,7 +387,23 @@ class Simulation(RuleBasedStateMachine):
             for step in [*ROUTINE, *ERRANDS, Step.TIMERS]:
                 self.world.turn(process, step)
 
+    def compare_archive(self) -> None:
+        """What was said is in the database, once and in order; but for gaps, if there are any."""
+        for _ in range(SETTLE_ROUNDS):
+            self.archive.read()
+        self.archive.write()
+        database, spoken = self.archive.database, self.witness.spoken
+        kept = [line.text for line in database.read_lines()]
+        if database.list_gaps() or database.place.seq < self.witness.position:
+            # A gap is written with the next record, and there may be none.
+            assert database.list_gaps() or self.archive.has_gap
+            left = iter(spoken)
+            assert all(text in left for text in kept), (kept, spoken)
+        else:
+            assert kept == spoken
+
     def compare(self) -> None:
+        self.compare_archive()
         expected = picture(self.witness.replica)
         assert all(picture(process.worker._replica) == expected for process in self.world.processes)
         assert len(set(self.witness.spoken)) == len(self.witness.spoken), "something was said twice"

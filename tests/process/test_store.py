@@ -27,6 +27,7 @@ from mpchat.log.local.journal import Journal
 from mpchat.log.local.memory import MemoryLog
 from mpchat.log.port import LogError, Snapshot
 from mpchat.server.archive.archivist import Archivist
+from mpchat.server.main import revival
 from mpchat.server.main import store as store_module
 from mpchat.server.main.store import LOST, hash_boot, inherit_store, open_store, read_boot, replay
 
@@ -508,6 +509,18 @@ def test_memory_bounds_what_is_revived(tmp_path: Path) -> None:
     state = open_and_replay(tmp_path, limits)._state
     assert 10_000 < state.history.size <= 20_000
     assert list(state.rooms) == ["lobby", "r18", "r19"]
+
+
+@pytest.mark.parametrize(("lines", "each"), [(1000, 50), (120, 30), (1, 20)])
+def test_rooms_share_what_is_revived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int, each: int
+) -> None:
+    monkeypatch.setattr(revival, "LINES", lines)
+    with closing(open_database(tmp_path)) as database:
+        said = [Line(f"r{number % 4}", number, "Alice", "alice", "x") for number in range(400)]
+        database.write(Place("log", 1, 2000), said)
+    history = open_and_replay(tmp_path, Limits(history=50, rooms_stay=True))._state.history
+    assert [len(history.last(f"r{number}", 99, 1 << 20)) for number in range(4)] == [each] * 4
 
 
 def open_and_replay(data: Path, limits: Limits) -> Replica:

@@ -96,6 +96,10 @@ class Archiving:
         self._conclude_at, self.done = None, self._store is None
         self.change(self._config)
 
+    def abandon(self) -> None:
+        """Do not wait for it any more. What it has not written is in the journal."""
+        self.done = True
+
     def woke(self, now: float) -> None:
         """Note that main runs. If it did not run for long, it could not have heard a beat."""
         looked_at, self._looked_at = self._looked_at, now

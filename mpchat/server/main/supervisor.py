@@ -437,6 +437,9 @@ class Supervisor:
         """Have all clients told that the server stops. Their workers then end."""
         self._phase = _Phase.STOPPING
         self._placement.change(Mode.CLOSED)
+        if not self._workforce.workers:
+            # Nobody says in the log that the server ends.
+            self._archiving.abandon()
         self._workforce.stop("")
 
     def _time_out(self) -> None:

@@ -47,7 +47,8 @@ class Archivist:
         self._lines: list[Line] = []
         self._size = 0  # of them, in memory
         self._topics: list[Topic] = []
-        self._gap: Gap | None = None
+        self._gap: Gap | None = None  # that is written with the first record behind it
+        self._gap_to = 0  # the last record in it
         self._last: Record | None = None  # that was read and is not written
         self._resumed = False  # the server goes on, and the database says that it has ended
         self.start()
@@ -77,15 +78,19 @@ class Archivist:
             self._gap = Gap(place.time, place.time, ENDED_BADLY)
         with suppress(LogTrimmed):
             self._load(self._written)
+            self._gap_to = self._position
+            # It is read again.
+            self._lines, self._topics, self._last, self._size = [], [], None, 0
             return
         # A snapshot can be replaced while it is read; there is always a newer one.
         while True:
             with suppress(LogTrimmed):
                 self._load(None)
                 break
-        self._gap = Gap(place.time, place.time, TOO_SLOW)
-        # Topics may have been set in the gap.
-        self._topics = [Topic(room, topic) for room, topic in self._replica.topics()]
+        # What was read before and is not written comes before the gap, and topics may have been set in it.
+        since = place.time if self._last is None else self._last.time
+        self._gap, self._gap_to = Gap(since, since, TOO_SLOW), self._position
+        self._topics += [Topic(room, topic) for room, topic in self._replica.topics()]
 
     def take(self, records: Iterable[Record]) -> None:
         """Apply what comes after `position`, and note what was said."""
@@ -103,10 +108,12 @@ class Archivist:
         if not noted and self._last.seq < self._written + PLACE_EVERY:
             return
         place = Place(self._log_id, self._last.seq, self._last.time, self.ended)
-        self._database.write(place, self._lines, self._topics, self._gap)
+        gap = self._gap if self._last.seq > self._gap_to else None
+        self._database.write(place, self._lines, self._topics, gap)
         self._written = place.seq
-        self._lines, self._topics, self._gap, self._last = [], [], None, None
-        self._size = 0
+        self._lines, self._topics, self._last, self._size = [], [], None, 0
+        if gap is not None:
+            self._gap = None
         self._resumed = False
 
     def _load(self, at_most: int | None) -> None:
@@ -125,7 +132,7 @@ class Archivist:
         self._position = record.seq
         if not known:
             self._last = record
-            if self._gap is not None:
+            if self._gap is not None and record.seq == self._gap_to + 1:
                 self._gap = self._gap._replace(until=record.time)
 
     def _note(self, effects: Iterable[Effect], time: int) -> None:

@@ -141,6 +141,42 @@ def test_an_archivist_that_is_too_slow_marks_the_gap_and_goes_on() -> None:
         assert len(database.list_gaps()) == 1
 
 
+def test_what_was_read_before_a_gap_and_not_written_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = Chat()
+    with opened() as database:
+        archivist = chat.archivist(database)
+        chat.now = 2000
+        chat.say("one")
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "write", _refuse)
+            read(chat, archivist)
+            with pytest.raises(ArchiveRefused):
+                archivist.write()
+        chat.now = 3000
+        chat.say("lost")
+        chat.ask(SetTopic("Names"))
+        chat.take_snapshot()
+        chat.now = 4000
+        chat.say("three")
+        chat.now = 5000
+        chat.say("four")
+        run(chat, archivist)
+        assert kept(database) == ["#lobby alice: one", "#lobby alice: three", "#lobby alice: four"]
+        assert database.list_gaps() == [Gap(2000, 4000, TOO_SLOW)]
+        assert [room.topic for room in database.list_rooms()] == ["Names"]
+
+
+def test_a_second_start_reads_again_what_is_not_written() -> None:
+    chat = Chat()
+    with opened() as database:
+        archivist = chat.archivist(database)
+        chat.say("one")
+        read(chat, archivist)
+        archivist.start()
+        run(chat, archivist)
+        assert kept(database) == ["#lobby alice: one"]
+
+
 def test_another_log_is_a_gap_unless_the_last_one_ended_in_order() -> None:
     with opened() as database:
         first = Chat()

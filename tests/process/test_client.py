@@ -357,7 +357,9 @@ def test_segments_can_be_forced() -> None:
 
     with Server(handle) as server:
         done = pipe_through(server.address, "--segments", given=b"bot\none\ntwo\n")
-    assert segments == [b"bot", b"one", b"two"]
+    # A server that is kept from reading for longer than the gap gets two in one; no client can know.
+    assert segments[0] == b"bot"
+    assert b"".join(segments[1:]) == b"onetwo"
     assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -9,10 +9,11 @@ import pytest
 from mpchat_tools.growth import stalls
 
 BOUND = 0.2
-"""Seconds. The least --beat-timeout is 0.5, and a worker has two beats to lose."""
+"""Seconds of CPU, which other processes on the machine lengthen little. The least --beat-timeout is 0.5, and a worker
+has two beats to lose."""
 
 TRIES = 3
-"""The machine may be busy with something else; a worker that is away by itself is so each time."""
+"""Little is not nothing; a worker that is away by itself is so each time."""
 
 
 @pytest.mark.slow
@@ -20,8 +21,9 @@ def test_no_worker_is_away_for_long() -> None:
     longest = []
     for _ in range(TRIES):
         result = stalls.measure("short", 100)
-        phases = "snapshot", "adoption", "both"
-        longest.append(max(result.longest(result.worker, phase).lasted for phase in phases))
+        spans = [result.phases[phase] for phase in ("snapshot", "adoption", "both")]
+        stalls_within = [stall for stall in result.worker if any(start <= stall.at < end for start, end in spans)]
+        longest.append(max(stall.cpu for stall in stalls_within))
         if longest[-1] < BOUND:
             break
     assert min(longest) < BOUND

@@ -30,7 +30,7 @@ def wrap(text: str, width: int, measure: Measure) -> list[tuple[int, int]]:
         size = measure(found[0])
         is_whole = measure(bare) <= room or _has_link(bare)
         if used + size > room and is_whole:
-            if used:
+            if text[start:end].strip():  # a mark alone takes no column, and is there
                 rows.append((start, end))
             start, used = found.end() - len(bare), 0
             size = measure(bare)
@@ -53,7 +53,7 @@ def _cut(text: str, start: int, end: int, room: int, measure: Measure) -> list[t
     used = 0
     at = start
     while at < end:
-        after = _next_character(text, at, end)
+        after = next_character(text, at, end)
         size = measure(text[at:after])
         if used and used + size > room:
             pieces.append((start, at))
@@ -63,7 +63,7 @@ def _cut(text: str, start: int, end: int, room: int, measure: Measure) -> list[t
     return [*pieces, (start, end)]
 
 
-def _next_character(text: str, at: int, end: int) -> int:
+def next_character(text: str, at: int, end: int) -> int:
     """The end of what a person sees as one character: with its combining marks, and with what is joined to it."""
     at += 1
     while at < end and (

@@ -62,7 +62,7 @@ def _try_name(state: State, session: Session, text: str, time: int) -> list[Effe
         if session.tries >= state.limits.name_tries:
             return failed + end_session(state, session.sid, "no acceptable name")
         return [*failed, Told(to_self, NameAsked())]
-    name = state.free_name(wanted)
+    name = state.free_name(wanted, session.sid)
     effects: list[Effect] = [] if name == wanted else [Told(to_self, NameGiven(wanted, name))]
     state.rename(session, name)
     state.enter(session, LOBBY)

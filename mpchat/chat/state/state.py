@@ -22,6 +22,9 @@ from mpchat.chat.state.names import Look, name_key, name_look, numbered_name
 
 LOBBY = "lobby"
 
+NUMBERS_IN_ORDER = 100
+"""Up to this number, whoever wants a name that is taken gets the next one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -175,12 +178,18 @@ class State:
         sid = None if session is None else session.sid
         return self.names.get(name_key(name), sid) == sid and self.looks.find(name_look(name), sid) is None
 
-    def free_name(self, name: str) -> str:
-        """`name`, or the next of ``name-2``, ``name-3`` … that is free."""
+    def free_name(self, name: str, sid: SessionId) -> str:
+        """`name`, or the next of ``name-2``, ``name-3`` … that is free.
+
+        After NUMBERS_IN_ORDER of them, a number that the session's id gives: a thousand clients who want one name would
+        otherwise make every worker try a thousand names for the next one.
+        """
         candidate, number = name, 2
         while not self.is_free(candidate):
             candidate = numbered_name(name, number)
             number += 1
+            if number == NUMBERS_IN_ORDER:
+                number += int.from_bytes(sid[:4], "big") % 1_000_000
         return candidate
 
     def ignore(self, session: Session, other: Session) -> None:

@@ -124,10 +124,23 @@ class Forgot(NamedTuple):
     key: str
 
 
+class Answered(NamedTuple):
+    """The archive answers question `number` of this session (`State.next_question`). A second answer does not count.
+
+    `lines` are what it has found, in the order in which they are shown, each as (room, time, name, action, text).
+    `failed`: the database cannot be read now.
+    """
+
+    sid: SessionId
+    number: int
+    lines: tuple[tuple[str, int, str, bool, str], ...]
+    failed: bool = False
+
+
 Input = Said | Asked | Skipped
 """What comes from a client's byte stream: has a session, and an `end` in its stream."""
 
-Entry = Input | Noted | Opened | Ended | Stopped | Slowed | Restarted | Forgot
+Entry = Input | Noted | Opened | Ended | Stopped | Slowed | Restarted | Forgot | Answered
 
 
 def make_input(sid: SessionId, end: int, request: Request, epoch: int = 0, mode: str = "") -> Said | Asked:
@@ -158,6 +171,7 @@ _KINDS: tuple[tuple[type[Entry], Callable[[Any], Entry]], ...] = (
     (Slowed, Slowed._make),
     (Restarted, Restarted._make),
     (Forgot, Forgot._make),
+    (Answered, Answered._make),
 )
 _NUMBERS = {kind: number for number, (kind, _) in enumerate(_KINDS)}
 _MAKERS = {number: make for number, (_, make) in enumerate(_KINDS)}

@@ -150,6 +150,28 @@ class History:
     room: str
     lines: tuple[Line, ...]
     asked: bool
+    earlier: bool = False
+    """They are not the last ones, but the last from before some moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLine:
+    """A line that matches. `time` in ms since the epoch; `action` as in Message."""
+
+    room: str
+    time: int
+    name: str
+    action: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page of the lines that match a search, oldest first. `full`: there may be another page."""
+
+    lines: tuple[FoundLine, ...]
+    page: int
+    full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +315,8 @@ class Stalled:
 Notice = Joined | Left | Quit | Renamed | TopicSet
 Event = (
     Message | Notice | Welcome | NameAsked | NameGiven | SignedOn | Entered | Departed | NameChanged
-    | PrivateIn | PrivateOut | OtherAway | History | RoomList | MemberList | Whois | Topic | Ignoring | IgnoreSet
-    | AwaySet | TimestampsSet | QuietSet | RecallSet | Explained | Failed | Negotiated | Mistaken | Slowed
+    | PrivateIn | PrivateOut | OtherAway | History | Found | RoomList | MemberList | Whois | Topic | Ignoring
+    | IgnoreSet | AwaySet | TimestampsSet | QuietSet | RecallSet | Explained | Failed | Negotiated | Mistaken | Slowed
     | Goodbye | Stopping | Stalled
 )  # fmt: skip
 

@@ -42,6 +42,10 @@ class Problem(enum.Enum):
     SERVER_FULL = enum.auto()  # the most clients
     ADDRESS_FULL = enum.auto()  # the most connections from one address
     SERVER_STOPPING = enum.auto()
+    NOTHING_KEPT = enum.auto()  # the server has no archive
+    HISTORY_KEPT = enum.auto()  # the server has no archive; the most lines of a room in memory
+    QUESTIONS = enum.auto()  # the most questions of a session that may wait for the archive
+    ARCHIVE_FAILED = enum.auto()  # the archive cannot read or write its database
 
 
 class Refusal(Exception):

@@ -125,6 +125,30 @@ class ShowHistory(Request):
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class ShowEarlier(Request):
+    """Show the last `count` lines of the current room from before a moment.
+
+    `before` is in ms since the epoch. None: from before the lines of this room that the session was shown last.
+    """
+
+    count: int
+    before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Request):
+    """Show one page of the lines in which all `terms` occur, the newest page first. Pages count from 1.
+
+    A term is a word, or several words that follow each other. `room` and `name` narrow the search; None: any.
+    """
+
+    terms: tuple[str, ...]
+    room: str | None = None
+    name: str | None = None
+    page: int = 1
+
+
 # --- people -------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +291,7 @@ class Mistake(Request):
 KINDS: tuple[type[Request], ...] = (
     Act, Private, Reply, Join, Leave, ListRooms, ListMembers, ShowTopic, SetTopic, ShowHistory, Rename, DescribeMember,
     Ignore, Unignore, ListIgnored, Away, Back, SetTimestamps, SetQuiet, Quit, Explain, Misuse, Misread,
-    Negotiate, Mistake, SetRecall,
+    Negotiate, Mistake, SetRecall, ShowEarlier, Search,
 )  # fmt: skip
 """All kinds but Say. The place of a kind is its number in the log."""
 
@@ -314,6 +338,10 @@ def _pack_value(value: object) -> object:
 def _unpack_value(value: object, hint: Any) -> object:
     if hint is Problem:
         return Problem[str(value)]
+    if hint == tuple[str, ...]:
+        if type(value) is tuple and all(type(each) is str for each in value):
+            return value
+        raise ValueError(f"{value!r:.40} is not {hint}")
     if not isinstance(value, hint):
         raise ValueError(f"{value!r:.40} is not {hint}")
     return value

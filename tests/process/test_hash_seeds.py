@@ -8,7 +8,7 @@ import typing
 
 from party import NOON
 
-from mpchat.chat.entries import WAITING, Asked, Entry, Opened, Said, Slowed, encode_entries, make_input
+from mpchat.chat.entries import WAITING, Answered, Asked, Entry, Opened, Said, Slowed, encode_entries, make_input
 from mpchat.chat.events import (
     Event,
     Mistaken,
@@ -22,6 +22,7 @@ from mpchat.chat.events import (
 )
 from mpchat.chat.requests import SetRecall
 from mpchat.chat.rules.replica import Replica
+from mpchat.chat.state.state import Limits
 from mpchat.wire.line.commands import COMMANDS, read_command
 
 DIGEST = """
@@ -29,7 +30,8 @@ import hashlib, sys
 from mpchat.chat.entries import decode_entries
 from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.snapshot import SNAPSHOT_VERSION
-replica = Replica()
+from mpchat.chat.state.state import Limits
+replica = Replica(Limits(archived=True))
 effects = [replica.apply(entry, time) for time, entry in enumerate(decode_entries(sys.stdin.buffer.read()))]
 print(hashlib.sha256(repr(effects).encode() + replica.dump()).hexdigest())
 """
@@ -39,7 +41,7 @@ def compose_scenario(seed: int) -> list[Entry]:
     """Much that happens between a few people who all share rooms, ignore each other and rename themselves."""
     chance = random.Random(seed)
     sids = [bytes([number]) * 16 for number in range(20)]
-    words = ["n1", "n2", "n3 hi", "m1", "m2", "m3", "#a", "#b", "#c", "lobby", ""]
+    words = ["n1", "n2", "n3 hi", "n4 hi", "m1", "m2", "m3", "#a", "#b", "#c", "lobby", ""]
     log: list[Entry] = [Opened(sid, "127.0.0.1") for sid in sids]
     log += [Said(sid, 1, (f"n{number}",)) for number, sid in enumerate(sids)]
     log.append(Asked(sids[0], 2, SetRecall(False)))
@@ -50,6 +52,7 @@ def compose_scenario(seed: int) -> list[Entry]:
             request = read_command(f"/{command.name} {chance.choice(words)}")
             log.append(make_input(chance.choice(sids), end, request))
         log.append(Said(chance.choice(sids), end, ("hello",)))
+        log.append(Answered(chance.choice(sids), chance.randrange(1, 4), (("lobby", end, "n1", False, "hello"),)))
     return log
 
 
@@ -65,7 +68,7 @@ def digest_with(hash_seed: str, payload: bytes) -> bytes:
 
 
 def test_replicas_in_processes_with_other_hash_seeds_agree() -> None:
-    scenario, replica = compose_scenario(seed=7), Replica()
+    scenario, replica = compose_scenario(seed=7), Replica(Limits(archived=True))
     effects = [effect for entry in scenario for effect in replica.apply(entry, NOON)]
     happened = {type(effect.event) for effect in effects if isinstance(effect, Told)}
     never = {*typing.get_args(Event)} - happened

@@ -19,6 +19,7 @@ _BY_HINT: dict[Any, st.SearchStrategy[Any]] = {
     int | None: st.one_of(st.none(), st.integers(-2, 4)),
     bool: st.booleans(),
     bool | None: st.one_of(st.none(), st.booleans()),
+    tuple[str, ...]: st.lists(TEXTS, max_size=3).map(tuple),
     Problem: st.sampled_from(Problem),
 }
 

@@ -7,6 +7,7 @@ nothing: sessions remember the position of their input, ended sessions leave a t
 """
 
 from mpchat.chat.entries import (
+    Answered,
     Asked,
     Ended,
     Entry,
@@ -23,6 +24,7 @@ from mpchat.chat.entries import (
 )
 from mpchat.chat.events import Effect, Gone, Stopping, ToEverybody, Told
 from mpchat.chat.problems import Refusal
+from mpchat.chat.rules.recall import Lookup, make_lookup, take_answer
 from mpchat.chat.rules.rooms import forget_lines
 from mpchat.chat.rules.session import (
     ask_name_first,
@@ -64,6 +66,10 @@ class Replica:
         """The session `sid`, to be read only; None when there is none (any more)."""
         return self._state.sessions.get(sid)
 
+    def next_lookup(self) -> Lookup | None:
+        """The question that the archive is to answer next."""
+        return make_lookup(self._state)
+
     def apply(self, entry: Entry, time: int) -> list[Effect]:
         """Do what `entry` asks for at `time` (ms since the epoch); give what comes of it, in order."""
         state = self._state
@@ -96,6 +102,8 @@ class Replica:
             case Forgot():
                 forget_lines(state, entry)
                 return []
+            case Answered():
+                return take_answer(state, entry)
 
     def capture(self) -> Capture:
         """What a snapshot of now is made of, in steps."""

@@ -8,7 +8,6 @@ from mpchat.chat.events import (
     Departed,
     Effect,
     Entered,
-    History,
     Joined,
     Left,
     MemberList,
@@ -19,16 +18,14 @@ from mpchat.chat.events import (
     ToRoom,
     ToSession,
 )
-from mpchat.chat.problems import ROOM_NAME, Problem, Refusal
-from mpchat.chat.requests import Join, Leave, ListMembers, ListRooms, SetTopic, ShowHistory, ShowTopic
-from mpchat.chat.state.names import clean_room, name_look
+from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.requests import Join, Leave, ListMembers, ListRooms, SetTopic, ShowTopic
+from mpchat.chat.rules.recall import recall_history
+from mpchat.chat.state.names import check_room, name_look
 from mpchat.chat.state.state import LOBBY, Room, Session, State
 
 CROWD = 100
 """Rooms with more members than this are not told who joins and who leaves."""
-
-HISTORY_ON_JOIN = 20
-"""How many lines a session is shown when it enters a room."""
 
 NAMES_ON_JOIN = 20
 """How many names a session is shown when it enters a room. Of the other members it is shown the number."""
@@ -41,7 +38,7 @@ ROOMS_A_PAGE = 20
 
 
 def join_room(state: State, session: Session, request: Join, time: int) -> list[Effect]:
-    name = _check_room(request.room)
+    name = check_room(request.room)
     new = name not in session.rooms
     if new and len(session.rooms) >= state.limits.rooms_of_session:
         raise Refusal(Problem.ROOMS_OF_SESSION, str(state.limits.rooms_of_session))
@@ -87,7 +84,7 @@ def _resolve_leave(state: State, session: Session, request: Leave) -> tuple[str,
     if request.room is None:
         return session.current, request.reason
     try:
-        room = _check_room(request.room)
+        room = check_room(request.room)
     except Refusal:
         if request.otherwise is None:
             raise
@@ -97,14 +94,6 @@ def _resolve_leave(state: State, session: Session, request: Leave) -> tuple[str,
     if request.otherwise is None or room in state.rooms:
         raise Refusal(Problem.NOT_IN_ROOM, room)
     return session.current, request.otherwise
-
-
-def _check_room(text: str) -> str:
-    """Return the room that `text` asks for. Raises Refusal that speaks of a room when it is not acceptable."""
-    try:
-        return clean_room(text)
-    except Refusal as refusal:
-        raise Refusal(refusal.problem, refusal.about, ROOM_NAME) from refusal
 
 
 def list_others(state: State, session: Session, room: Room) -> tuple[tuple[str, ...], int]:
@@ -163,7 +152,7 @@ def _resolve_members(state: State, session: Session, request: ListMembers) -> tu
     if request.room is None:
         return session.current, request.page
     if not request.either:
-        return _check_room(request.room), request.page
+        return check_room(request.room), request.page
     if request.room in state.rooms:
         return request.room, 1
     return session.current, request.page
@@ -181,7 +170,7 @@ def _check_page(page: int | None, pages: int) -> int:
     return page
 
 
-# --- topic and history --------------------------------------------------------------------------------------
+# --- topic, and what is forgotten ---------------------------------------------------------------------------
 
 
 def show_topic(state: State, session: Session, request: ShowTopic, time: int) -> list[Effect]:
@@ -196,20 +185,6 @@ def set_topic(state: State, session: Session, request: SetTopic, time: int) -> l
     room.topic = topic
     event = TopicSet(session.name, room.name, topic)
     return [Told(ToSession(session.sid), event), Told(ToRoom(room.name, session.sid), event)]
-
-
-def show_history(state: State, session: Session, request: ShowHistory, time: int) -> list[Effect]:
-    return recall_history(state, session, session.current, request.count, asked=True)
-
-
-def recall_history(
-    state: State, session: Session, room: str, count: int = HISTORY_ON_JOIN, asked: bool = False
-) -> list[Effect]:
-    """Show the session the last `count` lines of `room`, without those of people whom it ignores."""
-    if not (asked or session.recall):
-        return []
-    lines = state.history.last(room, count, state.limits.history_shown, session.ignores)
-    return [Told(ToSession(session.sid), History(room, tuple(lines), asked))] if lines or asked else []
 
 
 def forget_lines(state: State, entry: Forgot) -> None:

@@ -21,7 +21,8 @@ from mpchat.chat.events import (
     Welcome,
 )
 from mpchat.chat.problems import Problem, Refusal
-from mpchat.chat.rules.rooms import announce_joined, list_others, list_small_rooms, recall_history
+from mpchat.chat.rules.recall import recall_history
+from mpchat.chat.rules.rooms import announce_joined, list_others, list_small_rooms
 from mpchat.chat.rules.talk import say
 from mpchat.chat.state.names import clean_name
 from mpchat.chat.state.state import LOBBY, Session, State

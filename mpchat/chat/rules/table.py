@@ -28,15 +28,17 @@ from mpchat.chat.requests import (
     Rename,
     Reply,
     Request,
+    Search,
     SetQuiet,
     SetRecall,
     SetTimestamps,
     SetTopic,
+    ShowEarlier,
     ShowHistory,
     ShowTopic,
     Unignore,
 )
-from mpchat.chat.rules import people, rooms, session, talk
+from mpchat.chat.rules import people, recall, rooms, session, talk
 from mpchat.chat.state.state import Session, State
 
 Rule = Callable[[State, Session, Any, int], list[Effect]]
@@ -51,7 +53,9 @@ RULES: dict[type[Request], Rule] = {
     ListMembers: rooms.list_members,
     ShowTopic: rooms.show_topic,
     SetTopic: rooms.set_topic,
-    ShowHistory: rooms.show_history,
+    ShowHistory: recall.show_history,
+    ShowEarlier: recall.show_earlier,
+    Search: recall.search,
     Rename: people.rename,
     DescribeMember: people.describe_member,
     Ignore: people.ignore,

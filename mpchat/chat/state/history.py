@@ -5,8 +5,9 @@ lines in every replica. What goes first when memory is short is the oldest line 
 """
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import dropwhile, islice, takewhile
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -36,6 +37,33 @@ class Line(NamedTuple):
     name: str
     action: bool
     text: str
+
+
+class HistoryPlace(NamedTuple):
+    """A place in the lines of a room: before moment `before` (ms), and before the last `skip` lines from before that.
+
+    Lines of one moment have an order, but no numbers that they have in memory and in the archive alike.
+    """
+
+    before: int
+    skip: int = 0
+
+    def move(self, lines: Sequence[Line]) -> "HistoryPlace":
+        """The place before `lines`, which are the last ones from before this place, oldest first."""
+        if not lines:
+            return self
+        before = lines[0].time + 1
+        skip = sum(1 for _ in takewhile(lambda line: line.time == lines[0].time, lines))
+        return HistoryPlace(before, skip + self.skip if before == self.before else skip)
+
+
+NEWEST: Final = HistoryPlace(1 << 62)
+"""Behind all lines."""
+
+
+def measure_line(line: Line) -> int:
+    """How many bytes the line has at most when it is shown in the history of a room."""
+    return len(line.text.encode()) + len(line.name.encode()) + _LINE_OVERHEAD
 
 
 class _RoomHistory:
@@ -116,18 +144,23 @@ class History:
     def last(self, room: str, count: int, most: int, hidden: Container[SessionId] = ()) -> list[Line]:
         """The last `count` lines of `room` that are not of `hidden` sessions, oldest first; fewer when they would have
         more than `most` bytes."""
-        count = min(count, self._limit)
+        return self.find(room, min(count, self._limit), most, hidden)[0]
+
+    def find(
+        self, room: str, count: int, most: int, hidden: Container[SessionId] = (), place: HistoryPlace = NEWEST
+    ) -> tuple[list[Line], bool]:
+        """Like `last`, from before a place; and whether these are all that were asked for: not when lines that are
+        forgotten may belong to them."""
         lines: list[Line] = []
-        if count > 0 and room in self._rooms:
-            for line in self._newest_first(room, hidden):
-                most -= len(line.text.encode()) + len(line.name.encode()) + _LINE_OVERHEAD
-                if most < 0:
-                    break
-                lines.append(line)
-                if len(lines) == count:
-                    break
+        kept = self._newest_first(room, hidden) if room in self._rooms else iter(())
+        before = dropwhile(lambda line: line.time >= place.before, kept)
+        for line in islice(before, place.skip, None):
+            most -= measure_line(line)
+            if most < 0 or len(lines) == min(count, self._limit):
+                break
+            lines.append(line)
         lines.reverse()
-        return lines
+        return lines, most < 0 or len(lines) == count
 
     def forget(self, room: str) -> None:
         """The room is no more."""

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from mpchat.chat.problems import Problem, Refusal
+from mpchat.chat.problems import ROOM_NAME, Problem, Refusal
 from mpchat.chat.state import lookalikes
 
 MAX_NAME = 32
@@ -86,6 +86,14 @@ def numbered_name(name: str, number: int) -> str:
     """`name` followed by ``-number``, with `name` cut so that the whole is no longer than a name may be."""
     suffix = f"-{number}"
     return name[: MAX_NAME - len(suffix)] + suffix
+
+
+def check_room(text: str) -> str:
+    """Return the room that `text` asks for. Raises Refusal that speaks of a room when it is not acceptable."""
+    try:
+        return clean_room(text)
+    except Refusal as refusal:
+        raise Refusal(refusal.problem, refusal.about, ROOM_NAME) from refusal
 
 
 _RESERVED = frozenset(name_look(name).skeleton for name in ("server", "system", "mpchat", "admin", "operator"))

@@ -17,12 +17,13 @@ from typing import Any
 from mpchat.chat.codec import dump_plain_alike, load_plain
 from mpchat.chat.state.history import Run
 from mpchat.chat.state.names import name_key
-from mpchat.chat.state.state import Limits, Session, State
+from mpchat.chat.state.state import Limits, Question, Session, State
 
-SNAPSHOT_VERSION = 4
+SNAPSHOT_VERSION = 5
 
-SNAPSHOT_VERSIONS = (2, 3, SNAPSHOT_VERSION)
-"""Those that can be loaded. In 2 and 3, people are ignored by name, and lines have no author but their name."""
+SNAPSHOT_VERSIONS = (2, 3, 4, SNAPSHOT_VERSION)
+"""Those that can be loaded. In 2 and 3, people are ignored by name, and lines have no author but their name. There are
+questions since 5."""
 
 CHUNK = 256 << 10
 """About how many bytes of the state a chunk has at least, unless it is the last one. Some ms to make, and to load."""
@@ -51,7 +52,8 @@ _FLAT = ("sid", "address", "since", "epoch", "position", "mode", "name", "key", 
 _REST = ("reply_to", "timestamps", "quiet")
 _SINCE_3 = ("noted", "manner")
 _SINCE_4 = ("pace", "paced_at", "recall")
-_read_session = attrgetter(*_FLAT, *_REST, *_SINCE_3, *_SINCE_4)
+_SINCE_5 = ("asked", "recalled")
+_read_session = attrgetter(*_FLAT, *_REST, *_SINCE_3, *_SINCE_4, *_SINCE_5)
 
 Row = tuple[Any, ...]
 
@@ -98,8 +100,9 @@ class Capture:
     def _copy_sessions(self, state: State) -> Iterator[float]:
         for session in state.sessions.values():
             rooms, ignores = tuple(session.rooms), tuple(session.ignores)
-            size = _SESSION_SIZE + _SID_SIZE * (2 * len(rooms) + len(ignores))
-            self._rows.append((size, (_SESSION, _read_session(session), rooms, ignores)))
+            questions = tuple(map(tuple, session.questions))
+            size = _SESSION_SIZE * (1 + len(questions)) + _SID_SIZE * (2 * len(rooms) + len(ignores))
+            self._rows.append((size, (_SESSION, _read_session(session), rooms, ignores, questions)))
             yield 1.0
 
     def _copy_rooms(self, state: State) -> Iterator[float]:
@@ -220,12 +223,18 @@ class Loading:
         else:
             raise ValueError(f"a row of kind {kind!r}")
 
-
-    def _restore_session(self, flat: tuple[Any, ...], rooms: tuple[str, ...], ignores: tuple[Any, ...]) -> None:
-        names = _FLAT + _REST + (_SINCE_3 if self._version >= 3 else ()) + (_SINCE_4 if self._version >= 4 else ())
+    def _restore_session(
+        self,
+        flat: tuple[Any, ...],
+        rooms: tuple[str, ...],
+        ignores: tuple[Any, ...],
+        questions: tuple[tuple[Any, ...], ...] = (),
+    ) -> None:
+        since = ((3, _SINCE_3), (4, _SINCE_4), (5, _SINCE_5))
+        names = chain(_FLAT, _REST, *(names for version, names in since if self._version >= version))
         values = dict(zip(names, flat, strict=True))
-        session = Session(**values, rooms=dict.fromkeys(rooms))
-        if self._version == SNAPSHOT_VERSION:
+        session = Session(**values, rooms=dict.fromkeys(rooms), questions=tuple(map(Question._make, questions)))
+        if self._version >= 4:
             session.ignores.update(dict.fromkeys(ignores))
         elif ignores:
             # They may follow.
@@ -235,7 +244,7 @@ class Loading:
     def _make_runs(
         self, numbers: Any, times: Any, known: tuple[Any, ...], who: Any, actions: Any, texts: Any, sizes: Any
     ) -> Iterator[Run]:
-        if self._version != SNAPSHOT_VERSION:
+        if self._version < 4:
             holders = self._state.names
             known = tuple((name, holders.get(name_key(name), b"")) for name in known)
         names, authors = zip(*map(known.__getitem__, who), strict=True)

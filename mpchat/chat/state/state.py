@@ -14,7 +14,7 @@ values stands where a set would be read in the order of hashes, which differs fr
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from mpchat.chat.entries import KEEPING, SessionId
 from mpchat.chat.state.history import History
@@ -40,6 +40,26 @@ class Limits:
     topic: int = 300
     tombstones: int = 20_000
     rooms_stay: bool = False  # without members, while they have a topic or lines
+    archived: bool = False  # what is said is kept in a database, and an archive answers questions about it
+    questions: int = 5  # of a session, that wait for the archive
+
+
+class Question(NamedTuple):
+    """What a session asks the archive. `number` counts its questions from 1.
+
+    With `terms` it is a search: for `lines` lines, before the `skip` newest ones that match, in `room` ("": in all),
+    from `name` (a key; "": from everybody). Without, it is for the last `lines` lines of `room` from before
+    `HistoryPlace(before, skip)`; `earlier` as in `events.History`.
+    """
+
+    number: int
+    terms: tuple[str, ...] = ()
+    room: str = ""
+    name: str = ""
+    lines: int = 0
+    before: int = 0
+    skip: int = 0
+    earlier: bool = False
 
 
 @dataclass(slots=True)
@@ -70,6 +90,9 @@ class Session:
     dialect: str = ""
     pace: int = KEEPING  # how it keeps to its rate; see entries.PACES
     paced_at: tuple[int, int] = (0, 0)  # where in its input that was, and how late of what was there
+    asked: int = 0  # how many questions it has asked the archive
+    questions: tuple[Question, ...] = ()  # that are not answered yet
+    recalled: tuple[str, int, int] = ("", 0, 0)  # a room, and before which place there its last history began
 
 
 @dataclass(slots=True)
@@ -130,6 +153,8 @@ class State:
         self._idle: tuple[dict[str, None], dict[str, None]] = ({}, {})
         self._ignored_by: dict[SessionId, dict[SessionId, None]] = {}
         self._tombstones: dict[SessionId, None] = {}
+        # Whose questions wait for the archive. Each answer puts its session behind the others.
+        self._asking: dict[SessionId, None] = {}
 
     def open(self, sid: SessionId, address: str, epoch: int, dialect: str, time: int) -> Session | None:
         """A new session; None when there is one, or was one, with this id."""
@@ -150,6 +175,7 @@ class State:
             self.unignore(session, self.sessions[other])
         for other in self.list_ignorers(session):
             self.unignore(self.sessions[other], session)
+        self._asking.pop(session.sid, None)
         del self.sessions[session.sid]
         self.bury(session.sid)
 
@@ -158,6 +184,29 @@ class State:
         self._tombstones[sid] = None
         if len(self._tombstones) > self.limits.tombstones:
             del self._tombstones[next(iter(self._tombstones))]
+
+    def ask(self, session: Session, question: Question) -> None:
+        """The session asks the archive this, with the number that comes next."""
+        session.asked += 1
+        session.questions = (*session.questions, question._replace(number=session.asked))
+        self._asking[session.sid] = None
+
+    def take_question(self, session: Session, number: int) -> Question | None:
+        """The question is answered; None when there is no such question (any more)."""
+        found = next((question for question in session.questions if question.number == number), None)
+        if found is not None:
+            session.questions = tuple(question for question in session.questions if question is not found)
+            del self._asking[session.sid]
+            if session.questions:
+                self._asking[session.sid] = None
+        return found
+
+    def next_question(self) -> tuple[Session, Question] | None:
+        """What the archive is to answer next: sessions take turns."""
+        for sid in self._asking:
+            session = self.sessions[sid]
+            return session, session.questions[0]
+        return None
 
     def find(self, name: str) -> Session | None:
         """The session called `name`, in any case."""
@@ -272,6 +321,8 @@ class State:
             self.looks.add(session.look, session.sid)
         for other in session.ignores:
             self._ignored_by.setdefault(other, {})[session.sid] = None
+        if session.questions:
+            self._asking[session.sid] = None
 
     def restore_room(self, room: str, topic: str, members: Iterable[SessionId]) -> None:
         """This room, with these members behind those who were restored before."""

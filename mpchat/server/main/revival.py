@@ -11,8 +11,8 @@ from itertools import groupby
 from operator import attrgetter
 
 from mpchat.archive.database import DONE, Database, Kept, KeptRoom
+from mpchat.chat.rules.recall import HISTORY_ON_JOIN
 from mpchat.chat.rules.replica import Replica
-from mpchat.chat.rules.rooms import HISTORY_ON_JOIN
 from mpchat.chat.state.state import LOBBY, Limits, State
 
 LINES = 50_000

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mpchat.chat.problems import Problem
 from mpchat.chat.requests import (
@@ -33,10 +34,12 @@ from mpchat.chat.requests import (
     Reply,
     Request,
     Say,
+    Search,
     SetQuiet,
     SetRecall,
     SetTimestamps,
     SetTopic,
+    ShowEarlier,
     ShowHistory,
     ShowTopic,
     Unignore,
@@ -54,6 +57,15 @@ four give 0.75."""
 
 NO_TOPIC = "-"
 """What `/topic` takes for no topic."""
+
+_MOMENTS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
+"""How `/history before` takes a moment, in UTC."""
+
+_TERM = re.compile(r'"([^"]*)(?:"|$)|([^\s"]+)')
+"""A phrase in quotes, or a word."""
+
+_SEARCHED = re.compile(r"[^\W_]")
+"""What a term must have, else there is nothing in it that can be found."""
 
 _SPACE = re.compile(r"[ \t\u00a0\u3000]")
 """What parts two words."""
@@ -171,8 +183,53 @@ def _parse_history(argument: str) -> Request | None:
     recall = {"on": True, "off": False}.get(argument.strip().lower())
     if recall is not None:
         return SetRecall(recall)
-    count = _parse_number(argument.strip() or str(HISTORY_LINES))
-    return ShowHistory(count) if count else None
+    words = argument.split()
+    count: int | None = HISTORY_LINES
+    if words and words[0].isdigit():
+        count = _parse_number(words.pop(0))
+    if not count:
+        return None
+    match [word.lower() for word in words]:
+        case []:
+            return ShowHistory(count)
+        case ["more"]:
+            return ShowEarlier(count)
+        case ["before", *moment]:
+            before = _parse_moment(" ".join(moment))
+            return None if before is None else ShowEarlier(count, before)
+    return None
+
+
+def _parse_moment(text: str) -> int | None:
+    """Return the moment in ms since the epoch."""
+    for form in _MOMENTS:
+        try:
+            return int(datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()) * 1000
+        except ValueError:
+            continue
+    return None
+
+
+def _parse_search(argument: str) -> Request | None:
+    """The page, the name and the room stand behind the words. In quotes, all of them are words."""
+    terms = [(phrase or word, not word) for phrase, word in _TERM.findall(argument)]
+    page: int | None = 1
+    if len(terms) > 1 and not terms[-1][1] and terms[-1][0].isdigit():
+        page = _parse_number(terms.pop()[0])
+    room = name = None
+    while len(terms) > 2:
+        (key, key_quoted), (value, value_quoted) = terms[-2:]
+        if key_quoted or value_quoted:
+            break
+        if key.lower() == "in" and value.startswith("#") and room is None:
+            room = _bare_room(value)
+        elif key.lower() == "from" and name is None:
+            name = _bare_name(value)
+        else:
+            break
+        del terms[-2:]
+    searched = tuple(term for term, _ in terms if _SEARCHED.search(term))
+    return Search(searched, room, name, page) if searched and page else None
 
 
 def _parse_private(argument: str) -> Request | None:
@@ -282,9 +339,18 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "history",
         _parse_history,
-        "[N/on/off]",
+        "[N/on/off] [more/before DATE]",
         "the last N lines of the room",
-        "Of the current room; 20 without N. With off you are not shown earlier lines when you enter a room.",
+        "Of the current room; 20 without N. more: those before the lines you were shown last; before: /history before "
+        "2026-11-25 18:00 (UTC). With off you are not shown earlier lines when you enter a room.",
+    ),
+    Command(
+        "search",
+        _parse_search,
+        'WORDS [in #ROOM] [from NAME] [PAGE]',
+        "find what was said",
+        "All WORDS are in each line that is found; \"words in quotes\" stand together. 20 lines a page, page 1 has the "
+        "newest.",
     ),
     Command(
         "ignore",

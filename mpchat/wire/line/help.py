@@ -8,7 +8,7 @@ from mpchat.wire.line.commands import COMMANDS, find_command, nearest_command
 def explain(topic: str) -> list[str] | Failed:
     """The lines that answer ``/help TOPIC``, or what is wrong with the topic. An empty one lists all commands."""
     if not topic:
-        lines = [f"* {command.usage:<23}{command.summary}" for command in COMMANDS]
+        lines = [f"* {command.usage:<22} {command.summary}" for command in COMMANDS]
         return ["* What you type is said in your room. Commands:", *lines, "* /help COMMAND explains one."]
     command = find_command(topic)
     if command is None:

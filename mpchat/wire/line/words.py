@@ -44,6 +44,8 @@ def encode_event(event: events.Event, time: int, style: Style = PLAIN) -> bytes:
         if style.program and not event.asked:
             return b""
         lines = _history_lines(event, time, style)
+    elif isinstance(event, events.Found) and event.lines:
+        lines = _found_lines(event)
     elif isinstance(event, events.Negotiated):
         return write_answer(event.answer)
     elif isinstance(event, events.Mistaken):
@@ -88,9 +90,10 @@ def _words(name: str, texts: Iterable[str], action: bool) -> list[str]:
 def _history_lines(event: events.History, now: int, style: Style) -> list[str]:
     """What was said earlier stands between two lines that say so, so nobody takes it for what is said now."""
     if not event.lines:
-        return [f"* #{event.room}: no history."]
+        return [f"* #{event.room}: {'nothing is kept from before that' if event.earlier else 'no history'}."]
     if event.asked:
-        heading = f"* The last {_count(len(event.lines), 'line')} of #{event.room}:"
+        what = f"The last {_count(len(event.lines), 'line')} of #{event.room}"
+        heading = f"* {what} before that:" if event.earlier else f"* {what}:"
     else:
         heading = f"* Earlier in #{event.room} (since {_date(event.lines[0].time, now)} UTC):"
     lines = [
@@ -98,6 +101,16 @@ def _history_lines(event: events.History, now: int, style: Style) -> list[str]:
         for time, name, action, text in event.lines
     ]
     return [heading, *lines, "* Now."]
+
+
+def _found_lines(event: events.Found) -> list[str]:
+    """Each line has its date, so nobody takes it for what is said now."""
+    lines = []
+    for line in event.lines:
+        moment = datetime.fromtimestamp(line.time / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        lines.append(f"{moment} #{line.room} {_words(line.name, (line.text,), line.action)[0]}")
+    heading = f"* Found, page {event.page}, the newest last:"
+    return [heading, *lines, f"* Page {event.page + 1} has older ones." if event.full else "* That is all."]
 
 
 def _count(number: int, noun: str) -> str:
@@ -240,6 +253,7 @@ _WORDS: dict[type[events.Event], Callable[[Any], list[str]]] = {
     events.PrivateIn: _simple("[{event.name}] {event.text}"),
     events.PrivateOut: _simple("[to {event.name}] {event.text}"),
     events.OtherAway: lambda event: [f"* {event.name} is away{_reason(event.reason)}."],
+    events.Found: lambda event: ["* Nothing found." if event.page == 1 else "* Nothing more found."],
     events.RoomList: _room_list,
     events.MemberList: _member_list,
     events.Whois: _whois,
@@ -294,4 +308,8 @@ _PROBLEMS = {
     Problem.SERVER_FULL: "The server is full: {about} client{s}. Try again later.",
     Problem.ADDRESS_FULL: "Too many connections from your address: {about} at most.",
     Problem.SERVER_STOPPING: "The server is stopping.",
+    Problem.NOTHING_KEPT: "This server keeps no messages to search in: it runs without --data.",
+    Problem.HISTORY_KEPT: "This server keeps the last {about} line{s} of a room at most: it runs without --data.",
+    Problem.QUESTIONS: "{about} of your questions wait for their answers already. Wait for one.",
+    Problem.ARCHIVE_FAILED: "The archive of this server cannot be read at the moment. Try again later.",
 }

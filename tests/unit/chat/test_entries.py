@@ -9,6 +9,7 @@ from strategies import REQUESTS
 
 from mpchat.chat.entries import (
     VERSION,
+    Answered,
     Asked,
     Ended,
     Entry,
@@ -30,6 +31,8 @@ ENDS = st.integers(0, 2**63)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 EPOCHS = st.integers(0, 2**31)
 
+LINES = st.tuples(TEXTS, ENDS, TEXTS, st.booleans(), TEXTS)
+
 ENTRIES: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Opened, SIDS, TEXTS, EPOCHS),
     st.builds(Said, SIDS, ENDS, st.lists(TEXTS).map(tuple), EPOCHS, TEXTS),
@@ -40,6 +43,7 @@ ENTRIES: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Stopped, TEXTS),
     st.builds(Restarted),
     st.builds(Forgot, TEXTS, TEXTS),
+    st.builds(Answered, SIDS, ENDS, st.lists(LINES).map(tuple), st.booleans()),
 )
 
 

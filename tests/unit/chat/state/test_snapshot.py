@@ -186,3 +186,13 @@ def test_a_snapshot_of_the_version_before_loads() -> None:
         replica.apply(Ended(bytes([sid]) * 16, ""), 7000)
     assert state.is_free("anna")
     assert Replica.load(replica.dump()).dump() == replica.dump()
+
+
+def test_a_snapshot_without_questions_loads() -> None:
+    """Left by a program that had no archive to ask."""
+    replica = Replica.load(Path(__file__).with_name("snapshot-4.bin").read_bytes())
+    alice, bob = (replica._state.find(name) for name in ("alice", "bob"))
+    assert alice is not None
+    assert bob is not None
+    assert ([*alice.ignores], alice.recall, alice.questions, alice.asked) == ([bob.sid], False, (), 0)
+    assert Replica.load(replica.dump()).dump() == replica.dump()

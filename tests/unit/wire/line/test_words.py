@@ -55,6 +55,12 @@ SAMPLES: list[tuple[events.Event, list[str]]] = [
         events.History("a", (Line(NOON, "ann", False, "hi"),), asked=False),
         ["* Earlier in #a (since 12:00 UTC):", "ann: hi", "* Now."],
     ),
+    (events.History("a", (), asked=True, earlier=True), ["* #a: nothing is kept from before that."]),
+    (events.Found((), 1, full=False), ["* Nothing found."]),
+    (
+        events.Found((events.FoundLine("a", NOON, "ann", True, "waves"),), 3, full=True),
+        ["* Found, page 3, the newest last:", "2026-03-01 12:00 #a ** ann waves", "* Page 4 has older ones."],
+    ),
     (events.RecallSet(on=False), ["* On entering a room you are not shown what was said earlier."]),
     (events.RecallSet(on=True), ["* On entering a room you are shown what was said earlier."]),
     (
@@ -166,9 +172,11 @@ def test_each_problem_has_words(problem: Problem) -> None:
 
 @pytest.mark.parametrize(("event", "lines"), SAMPLES)
 def test_timestamps_stand_before_every_line_that_happened(event: events.Event, lines: list[str]) -> None:
-    """But before the two lines around what was said earlier."""
+    """But before the two lines around what was said earlier, and before what was found."""
     framed = isinstance(event, events.History)
     around = {0, len(lines) - 1} if framed else set()
+    if isinstance(event, events.Found) and event.lines:
+        around = {*range(len(lines))}
     stamped = show(event, Style(timestamps=True))
     assert stamped == [line if number in around else "12:00 " + line for number, line in enumerate(lines)]
 

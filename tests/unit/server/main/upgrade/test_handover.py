@@ -64,4 +64,4 @@ def test_another_format_is_an_error(left: bytes) -> None:
 
 def test_the_format_with_the_snapshot_of_the_version_before_is_read() -> None:
     entries = written.FORMAT.split(".")[1]
-    assert {written.FORMAT, f"4.{entries}.2", f"4.{entries}.3"} == written.READABLE
+    assert {written.FORMAT, *(f"4.{entries}.{version}" for version in (2, 3, 4))} == written.READABLE

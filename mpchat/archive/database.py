@@ -11,9 +11,10 @@ Never holds a private message, and never deletes anything because of an error. E
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 from mpchat.archive import schema
@@ -27,6 +28,9 @@ BUSY_SECONDS = 5.0
 
 SEARCH_LINES = 20
 """How many matches a page has."""
+
+PROGRESS_STEPS = 1000
+"""How many steps of SQLite's virtual machine lie between two looks at the clock; each line that is read takes some."""
 
 EXPIRE_LINES = 500
 """How many lines one transaction deletes at most, so that nobody waits for it."""
@@ -234,14 +238,20 @@ class Database:
             )
             return [KeptRoom(*row) for row in found]
 
-    def read_history(self, room: str, count: int, before: int | None = None) -> list[Kept]:
-        """The last `count` lines of a room, or the last of those from before that moment (ms); oldest first."""
+    def read_history(
+        self, room: str, count: int, before: int = 1 << 62, skip: int = 0, hidden: Sequence[str] = ()
+    ) -> list[Kept]:
+        """The last `count` lines of a room from before that moment (ms), but for the `skip` last ones; oldest first.
+
+        Lines of `hidden` names (keys) do not count.
+        """
         with blame_database("read the database"):
             found = self._database.execute(
                 "SELECT rooms.key, time, name, kind, text FROM messages JOIN rooms ON rooms.id = room"
                 " WHERE room = (SELECT id FROM rooms WHERE key = ?) AND time < ?"
-                " ORDER BY time DESC, messages.id DESC LIMIT ?",
-                (room, (1 << 62) if before is None else before, count),
+                f" AND name_key NOT IN ({_mark_places(hidden)})"
+                " ORDER BY time DESC, messages.id DESC LIMIT ? OFFSET ?",
+                (room, before, *hidden, count, skip),
             )
             return [Kept(*row) for row in found][::-1]
 
@@ -250,13 +260,28 @@ class Database:
         if not query.terms:
             return []
         with blame_database("search the database"):
+            # Only the lines of this page are looked up in the table: the index alone knows which they are.
             found = self._database.execute(
-                "SELECT rooms.key, messages.time, messages.name, messages.kind, messages.text FROM search"
-                " JOIN messages ON messages.id = search.rowid JOIN rooms ON rooms.id = messages.room"
-                " WHERE search MATCH ? ORDER BY search.rowid DESC LIMIT ? OFFSET ?",
+                "SELECT rooms.key, messages.time, messages.name, messages.kind, messages.text"
+                " FROM (SELECT rowid AS id FROM search WHERE search MATCH ? ORDER BY rowid DESC LIMIT ? OFFSET ?)"
+                " AS found JOIN messages ON messages.id = found.id JOIN rooms ON rooms.id = messages.room"
+                " ORDER BY found.id DESC",
                 (write_match(query), SEARCH_LINES, (page - 1) * SEARCH_LINES),
             )
             return [Kept(*row) for row in found]
+
+    @contextmanager
+    def limit_reading(self, seconds: float) -> Iterator[None]:
+        """In this block, a statement that is still at work after so many seconds fails with ArchiveRefused, and so does
+        one that SQLite cannot carry out for any other reason."""
+        until = monotonic() + seconds
+        self._database.set_progress_handler(lambda: monotonic() > until, PROGRESS_STEPS)
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ArchiveRefused(f"cannot read the database: {error}") from error
+        finally:
+            self._database.set_progress_handler(None, 0)
 
     def read_lines(self, room: str | None = None, since: int = 0, until: int = 1 << 62) -> Iterable[Kept]:
         """All lines, or those of a room, from `since` on and before `until` (ms), in the order of the log."""
@@ -377,6 +402,11 @@ class Database:
                     database.execute("ROLLBACK")
                 raise
         return len(found)
+
+
+def _mark_places(values: Sequence[object]) -> str:
+    """Placeholders for values in a statement."""
+    return ", ".join("?" * len(values))
 
 
 def open_database(folder: Path, read_only: bool = False) -> Database:

@@ -21,8 +21,6 @@ _UNSPACED = (
 """Blocks of scripts that are written without spaces between words (Unicode Standard Annex 14, classes SA and ID)."""
 
 _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
-_TERM = re.compile(r'"([^"]*)(?:"|$)|(\S+)')
-_HAS_TOKEN = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,8 @@ class Query:
     """The key of a room, or "" for all."""
     name: str = ""
     """The key of a name, or "" for everybody."""
-
-
-def split_terms(text: str) -> tuple[str, ...]:
-    """The words of `text`, and its phrases in double quotes; without those that have no letter or digit."""
-    found = (phrase or word for phrase, word in _TERM.findall(text))
-    return tuple(term for term in found if _HAS_TOKEN.search(term))
+    hidden: tuple[str, ...] = ()
+    """The keys of names whose lines do not match."""
 
 
 def segment(text: str) -> str:
@@ -61,7 +55,10 @@ def write_match(query: Query) -> str:
         parts.append(f"room : {_quote(mark(query.room))}")
     if query.name:
         parts.append(f"name : {_quote(mark(query.name))}")
-    return " AND ".join(parts)
+    match = " AND ".join(parts)
+    if query.hidden:
+        match = f"({match}) NOT name : ({' OR '.join(_quote(mark(name)) for name in query.hidden)})"
+    return match
 
 
 def _quote(text: str) -> str:

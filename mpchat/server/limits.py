@@ -6,4 +6,5 @@ from mpchat.config import Config
 
 def make_limits(config: Config) -> Limits:
     """Return the bounds. An answer with history goes into half a send queue."""
-    return Limits(history=config.history, history_shown=config.sendq // 2, rooms_stay=bool(config.data))
+    kept = bool(config.data)
+    return Limits(history=config.history, history_shown=config.sendq // 2, rooms_stay=kept, archived=kept)

@@ -5,7 +5,8 @@ long as the process is not hung, also while nothing can be written; what cannot 
 be, and is said in the log once when it begins and once when it is over; meanwhile a bounded number of lines waits in
 memory, and the others in the log. The process ends by itself when the server has ended in order and that is written.
 When the sequencer is gone it ends too, and main starts the next one. What is to be deleted (`housekeeping`) is deleted
-while there is nothing to write.
+while there is nothing to write. Questions of sessions (`answerer`) are answered one at a time, each behind what is to
+be written.
 """
 
 import logging
@@ -22,6 +23,7 @@ from mpchat.config import Config
 from mpchat.errors import ArchiveError
 from mpchat.log.port import LogAddress, LogError, LogFull, LogLink, LogLost, LogTrimmed
 from mpchat.logs import report_lost_lines, start_logging
+from mpchat.server.archive.answerer import Answerer
 from mpchat.server.archive.archivist import Archivist
 from mpchat.server.archive.housekeeping import DAY, Housekeeping
 from mpchat.server.control import DAMAGED, NO_LOG, Beat, Channel, ChannelClosed, Conclude
@@ -55,10 +57,17 @@ class Archiver:
     """The process from inside. `run` returns when the server has ended, or main has told it to conclude."""
 
     def __init__(
-        self, archivist: Archivist, housekeeping: Housekeeping, link: LogLink, channel: Channel, beat_every: float
+        self,
+        archivist: Archivist,
+        housekeeping: Housekeeping,
+        answerer: Answerer,
+        link: LogLink,
+        channel: Channel,
+        beat_every: float,
     ) -> None:
         self._archivist = archivist
         self._housekeeping = housekeeping
+        self._answerer = answerer
         self._link = link
         self._channel = channel
         self._beat_every = beat_every
@@ -72,6 +81,7 @@ class Archiver:
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._poll.register(link.fileno(), select.POLLIN)
+        self._poll.register(answerer.link.fileno(), select.POLLIN)
 
     def run(self) -> None:
         """Raises LogLost, ChannelClosed, ArchiveDamaged."""
@@ -83,6 +93,7 @@ class Archiver:
             if self._link.take():
                 self._receive()
             self._write()
+            self._answer()
             self._clean_up()
 
     def _ask(self, now: float) -> None:
@@ -98,8 +109,11 @@ class Archiver:
         self._asking = False
         try:
             records = self._link.receive()
+            # What comes is the answer, perhaps, and the next question follows it.
+            hurried = self._answerer.waiting
             self._archivist.take(records)
-            if records and sum(len(record.payload) for record in records) < FULL_READ and self._conclude_at is None:
+            hurried |= self._archivist.replica.next_lookup() is not None or self._conclude_at is not None
+            if records and not hurried and sum(len(record.payload) for record in records) < FULL_READ:
                 self._ask_at = time.monotonic() + PAUSE
         except LogTrimmed:
             log.warning("archive is too slow: the log has forgotten what was not read")
@@ -125,6 +139,11 @@ class Archiver:
             log.info("archive writes again")
         self._trouble = False
 
+    def _answer(self) -> None:
+        """Take a step towards an answer. Writing comes first: what was read is written, or cannot be."""
+        if self._trouble or not self._archivist.waiting:
+            self._answerer.advance(time.monotonic(), self._archivist.replica, self._archivist.position, self._trouble)
+
     @property
     def _may_conclude(self) -> bool:
         return self._conclude_at is not None and self._archivist.position >= self._conclude_at
@@ -148,6 +167,9 @@ class Archiver:
         until = min(self._beat_at, self._write_at if self._trouble else self._housekeeping.deadline)
         if self._may_ask:
             until = min(until, self._ask_at)
+        until = min(until, self._answerer.deadline)
+        wanted = select.POLLIN | (select.POLLOUT if self._answerer.link.backlog else 0)
+        self._poll.modify(self._answerer.link.fileno(), wanted)
         for descriptor, _ in self._poll.poll(max(0.0, until - now) * 1000):
             if descriptor == self._channel.fileno():
                 message, _ = self._channel.receive()
@@ -174,8 +196,12 @@ def run_archive(config: Config, pipe: "Pipe[Any, Any]", address: LogAddress, fol
         with closing(open_database(folder)) as database, address.open_log() as source:
             archivist = Archivist(source, database, log_id, make_limits(config))
             housekeeping = Housekeeping(source, database, round(config.keep * DAY))
-            with closing(address.open_link(f"{NAME} reads")) as link:
-                Archiver(archivist, housekeeping, link, channel, config.beat_timeout / BEATS).run()
+            with (
+                closing(address.open_link(f"{NAME} reads")) as link,
+                closing(address.open_link(f"{NAME} answers")) as answers,
+            ):
+                answerer = Answerer(database, answers, config.sendq // 2)
+                Archiver(archivist, housekeeping, answerer, link, channel, config.beat_timeout / BEATS).run()
     except LogLost as error:
         log.debug("%s", error)
         return NO_LOG

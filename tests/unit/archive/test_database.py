@@ -89,6 +89,21 @@ def test_history_pages_back(database: Database) -> None:
     assert texts(database.read_history("lobby", 3, before=3)) == ["3", "4", "5"]
     assert texts(database.read_history("lobby", 3, before=0)) == []
     assert texts(database.read_history("nowhere", 3)) == []
+    assert texts(database.read_history("lobby", 2, before=4, skip=1)) == ["5", "6"]
+
+
+def test_lines_of_hidden_names_do_not_count(database: Database) -> None:
+    lines = [said(f"hello {number}", name=name) for number in range(3) for name in ("alice", "bob", "carol")]
+    database.write(Place("a", 1, 1), lines)
+    assert texts(database.read_history("lobby", 2, hidden=("bob", "carol"))) == ["hello 1", "hello 2"]
+    assert texts(database.search(Query(("hello",), hidden=("bob", "carol")))) == ["hello 2", "hello 1", "hello 0"]
+
+
+def test_a_lookup_that_takes_too_long_is_refused(database: Database) -> None:
+    database.write(Place("a", 1, 1), [said(f"hello {number}") for number in range(10_000)])
+    with pytest.raises(ArchiveRefused), database.limit_reading(0.0):
+        database.search(Query(("hello",)), 400)
+    assert len(database.search(Query(("hello",)), 400)) == 20
 
 
 def test_search_gives_the_newest_first_page_by_page(database: Database) -> None:

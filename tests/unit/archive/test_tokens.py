@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpchat.archive.tokens import Query, mark, segment, split_terms, write_match
+from mpchat.archive.tokens import Query, mark, segment, write_match
+from mpchat.chat.requests import Search
+from mpchat.wire.line.commands import read_command
+
+
+def split_terms(asked: str) -> tuple[str, ...]:
+    """What somebody asks for who types this behind `/search`; nothing, if there is nothing that can be found in it."""
+    request = read_command(f"/search {asked}")
+    return request.terms if isinstance(request, Search) else ()
 
 
 def found(text: str, asked: str, room: str = "", name: str = "") -> bool:

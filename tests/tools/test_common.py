@@ -19,7 +19,7 @@ from server import ROOT
 TOOLS = ROOT / "scripts" / "mpchat_tools"
 COMMANDS = {
     f"mpchat_tools.{name}"
-    for name in ("verify.stress", "verify.chaos", "bench.command", "growth.command", "growth.stalls")
+    for name in ("verify.stress", "verify.chaos", "bench.command", "growth.command", "growth.stalls", "growth.lookups")
 }
 MAY_IMPORT = {
     "common": {"common"},

@@ -68,7 +68,8 @@ class Answerer:
         self.link.call("publish", encode_entries([answer]))
 
     def _finish_call(self, now: float) -> None:
-        self.link.pump()
+        if self.link.backlog:
+            self.link.pump()
         if not self.link.take():
             return
         self._calling = False

@@ -23,7 +23,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from party import DIALECT, picture
-from simulated import MOST, Process, Step, Wire, World
+from simulated import MOST, Link, Process, Source, Step, Wire, World
 
 from mpchat.archive.database import open_database
 from mpchat.chat.entries import Ended, Input, SessionId, decode_entries, encode_entries
@@ -32,6 +32,7 @@ from mpchat.chat.rules.replica import Replica
 from mpchat.chat.state.state import Limits, Session
 from mpchat.log.local.memory import ASK_AGAIN, MemoryLog
 from mpchat.log.port import LogFull, LogTrimmed
+from mpchat.server.archive.answerer import Answerer
 from mpchat.server.archive.archivist import Archivist
 from mpchat.server.worker import snapshots
 from mpchat.server.worker.moves.adoption import Adoptee
@@ -39,7 +40,7 @@ from mpchat.server.worker.outage import encode_notice
 from mpchat.server.worker.outbound.fanout import Fanout
 from mpchat.server.worker.snapshots import Snapshots
 
-LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_server=5)
+LIMITS = Limits(history=5, history_bytes=3000, rooms_of_session=3, rooms_of_server=5, archived=True)
 SETTLE_ROUNDS = 300
 """Far more than it takes to come by all that a whole run may have left to do."""
 NOTICE = encode_notice(DIALECT)
@@ -109,6 +110,8 @@ class Archive:
         self.database = open_database(folder)
         self._world = world
         self._archivist: Archivist | None = None
+        self._answerer: Answerer | None = None
+        self._link: Link | None = None
         self._source: MemoryLog | None = None
 
     def read(self) -> None:
@@ -120,6 +123,8 @@ class Archive:
             return
         if self._archivist is None:
             self._archivist, self._source = Archivist(world.log, self.database, "log", LIMITS), world.log
+            self._link = Source(world).open_link("archive answers")
+            self._answerer = Answerer(self.database, self._link, LIMITS.history_shown)  # type: ignore[arg-type]
         try:
             self._archivist.take(world.log.read(self._archivist.position, 0))
         except LogTrimmed:
@@ -129,13 +134,24 @@ class Archive:
         if self._archivist is not None:
             self._archivist.write(at_once=True)
 
+    def answer(self, served: bool) -> None:
+        """Take a step towards an answer; `served`: the sequencer takes it in, if there is one to be published."""
+        archivist, answerer, link, world = self._archivist, self._answerer, self._link, self._world
+        if world.is_down or self._source is not world.log:
+            self.kill()
+        elif archivist and answerer and link and not archivist.waiting:
+            if link.request is None:
+                answerer.advance(world.clock.now, archivist.replica, archivist.position, trouble=False)
+            if served:
+                link.serve()
+
     @property
     def has_gap(self) -> bool:
         """Whether it knows of a gap that is not written yet."""
         return self._archivist is not None and self._archivist._gap is not None
 
     def kill(self) -> None:
-        self._archivist = None
+        self._archivist = self._answerer = None
 
     def close(self) -> None:
         self.database.close()
@@ -166,9 +182,11 @@ LINES = st.one_of(
     st.sampled_from(["/join a", "/join b", "/join lobby", "/leave", "/topic new", "/nick dan", "/nick ann"]),
     st.sampled_from(["/ignore ann", "/unignore ann", "/msg ann psst", "/reply psst", "/quiet", "/timestamp"]),
     st.sampled_from(["/away", "/back", "/who", "/rooms", "/history", "/whois ann", "/nonsense", "", "x" * 120]),
+    st.sampled_from(["/search tea", "/search of in #a from ann", "/history 9", "/history 2 more"]),
     st.sampled_from([" " * 90, "x" * 900]),
 )
 WHICH = st.integers(0, 1000)
+SERVED = st.lists(st.booleans(), max_size=3)
 TALK = st.lists(st.tuples(WHICH, st.lists(LINES, min_size=1, max_size=3), st.integers(0, 100)), min_size=1, max_size=5)
 SIZES = st.sampled_from([0, 1, 2, 5, 30, 100, MOST])
 TURNS = st.lists(st.tuples(WHICH, st.sampled_from(Step), SIZES), min_size=1, max_size=10)
@@ -320,13 +338,16 @@ class Simulation(RuleBasedStateMachine):
     def kill_storing_notices(self, which: int, stored: int) -> None:
         self.world.suffer(self.process(which), stored=stored)
 
-    @rule(reads=st.integers(0, 2), writes=st.booleans(), dies=st.booleans())
-    def keep(self, reads: int, writes: bool, dies: bool) -> None:
-        """The archive reads, writes, and is killed."""
+    @rule(reads=st.integers(0, 2), writes=st.booleans(), answers=SERVED, dies=st.booleans())
+    def keep(self, reads: int, writes: bool, answers: list[bool], dies: bool) -> None:
+        """The archive reads, writes, answers, and is killed."""
         for _ in range(reads):
             self.archive.read()
         if writes:
             self.archive.write()
+        for served in answers:
+            self.archive.answer(served)
+            self.witness.read(self.world)
         if dies:
             self.archive.kill()
 
@@ -374,7 +395,7 @@ class Simulation(RuleBasedStateMachine):
             if not client.done:
                 client.send(MOST)
         for _ in range(SETTLE_ROUNDS):
-            if self.world.quiet:
+            if self.world.quiet and self.witness.replica.next_lookup() is None:
                 return
             self.finish_round()
         pytest.fail("it does not settle")
@@ -386,6 +407,10 @@ class Simulation(RuleBasedStateMachine):
         for process in list(self.world.processes):
             for step in [*ROUTINE, *ERRANDS, Step.TIMERS]:
                 self.world.turn(process, step)
+        self.archive.read()
+        self.archive.write()
+        self.archive.answer(served=True)
+        self.witness.read(self.world)
 
     def compare_archive(self) -> None:
         """What was said is in the database, once and in order; but for gaps, if there are any."""

@@ -474,6 +474,24 @@ def test_the_table_has_medians_ratios_goals_and_losses() -> None:
     assert "goal" not in format_workload(FLOOD, runs, with_goals=False)
 
 
+@pytest.mark.parametrize(("rate", "said"), [(5.6e6, "0.86, reached"), (5.4e6, "0.83, MISSED")])
+def test_a_data_directory_may_cost_a_share_of_what_there_is_without(rate: float, said: str) -> None:
+    runs = [make_run("mpchat", 6.5e6), make_run(benchmark.KEEPING, rate), make_run("other", 1e6)]
+    table = format_workload(FLOOD, runs, with_goals=True, keeping=benchmark.KEEPING)
+    assert f"deliveries/s with --data >= 0.85 of that without: {said}" in table
+    assert "with --data" not in format_workload(FLOOD, runs[::2], with_goals=True, keeping=benchmark.KEEPING)
+
+
+def test_with_data_one_more_server_takes_its_turn() -> None:
+    chosen = benchmark.choose_servers(benchmark.parse(["--data", "--only", "mpchat", "--also", "old=old-server"]))
+    assert [(server.name, server.keeps) for server in chosen] == [
+        ("mpchat", False),
+        (benchmark.KEEPING, True),
+        ("old", False),
+    ]
+    assert chosen[0].command == chosen[1].command
+
+
 def test_doubts_are_said_only_where_there_are_some() -> None:
     assert format_doubts([make_run("mpchat", 1.0, stolen=0.02, foreign=0.05, late_ms=1.0)]) == ""
     stolen = [make_run("mpchat", 1.0, stolen=share) for share in (0.0, 0.2, None)]

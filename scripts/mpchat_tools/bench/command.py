@@ -4,7 +4,7 @@ Owns the command line and the order of the runs: in each round, each workload ru
 against a fresh one. `workload` says what is done, `dialects` how each protocol says it, `load` does it, `check` reads
 what came of it, `run` measures, `report` prints. Servers: mpchat, ngircd, inspircd, redis and nats if they are
 installed, and three of our own: `threads` and `asyncio` are what textbooks have, `blocks` does as little as can be and
-so shows what the load generator and the kernel leave room for.
+so shows what the load generator and the kernel leave room for. With --data, mpchat with a data directory is one more.
 
 Workloads: A at a fixed rate; B a flood of one room; B1 the same, but each sender waits until its last message was
 seen; C a flood of many rooms; D signing on; E the memory of idle connections.
@@ -21,7 +21,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from mpchat_tools.common.options import (
 
 WORKLOADS = ("A", "B", "B1", "C", "D", "E")
 OURS = "mpchat"
+KEEPING = "mpchat --data"
 MEMBERS = 10  # of each of the many rooms of C
 SIZE = 64  # bytes of a message
 
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--workloads", type=some_of(WORKLOADS), default=list(WORKLOADS), help="any of A,B,B1,C,D,E; default: all"
     )
     add_versions(parser)
+    parser.add_argument("--data", action="store_true", help="measure mpchat with a data directory on the disk, too")
     parser.add_argument("--workers", type=positive, default=2, help="workers of mpchat")
     parser.add_argument("--clients", type=positive, help="default: 200 in A, B, B1; 1000 in C; 2000 in D, E")
     parser.add_argument("--senders", type=positive, help="senders in a room; default: 20 in B, B1; all in A, C")
@@ -123,8 +125,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def choose_servers(options: argparse.Namespace) -> list[Peer]:
     """mpchat first: the others are compared with it."""
-    ours = [(OURS, shlex.split(options.command)), *options.also]
-    everybody = [*(Peer(name, "line", command=command) for name, command in ours), *PEERS]
+    ours = [Peer(OURS, "line", command=shlex.split(options.command))]
+    if options.data:
+        ours.append(replace(ours[0], name=KEEPING, keeps=True))
+    everybody = [*ours, *(Peer(name, "line", command=command) for name, command in options.also), *PEERS]
     if options.only is None:
         return [peer for peer in everybody if peer.is_installed()]
     chosen = [peer for peer in everybody if peer.name in options.only or (peer.is_ours and peer.name != OURS)]
@@ -189,7 +193,7 @@ def format_report(options: argparse.Namespace, workloads: Sequence[Workload], bo
     changed = any((options.clients, options.senders, options.messages, options.burst, options.size != SIZE))
     with_goals = options.workers == 2 and not changed
     ours_first = bool(book.runs) and book.runs[0].server == OURS
-    parts = [format_workload(each, book.runs, with_goals and ours_first) for each in workloads]
+    parts = [format_workload(each, book.runs, with_goals and ours_first, KEEPING) for each in workloads]
     parts += [f"FAILED: {name}, {what}: {reason}" for name, what, reason in book.failures]
     parts += [NOTES, format_doubts(book.runs)]
     return "\n\n".join(filter(None, parts))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.limits import deferred_interrupts
-from mpchat_tools.common.server import READY_S, SENDQ, Server
+from mpchat_tools.common.server import READY_S, SENDQ, Server, disk_folder
 from mpchat_tools.common.server import running as running_own
 
 LOOK_AGAIN_S = 0.02
@@ -34,6 +34,7 @@ Compose = Callable[[Path, int, int], Sequence[str]]
 class Peer:
     """A server to compare. `command` is what starts mpchat; the others have `compose` and perhaps `program`.
 
+    `keeps`: it gets a data directory, fresh for each run and on the disk.
     `window`: how many clients may sign on at the same time. More than a server's listen backlog are not served faster
     but ignored for a second, and one that registers once a second needs many.
     """
@@ -43,6 +44,7 @@ class Peer:
     program: str = ""
     compose: Compose | None = None
     command: Sequence[str] = ()
+    keeps: bool = False
     window: int = 1000
 
     @property
@@ -126,7 +128,10 @@ def running(peer: Peer, clients: int, workers: int) -> Iterator[Server]:
     """The server, ready, until the block ends. ToolError if it does not come up."""
     with ExitStack() as stack:
         if peer.is_ours:
-            yield stack.enter_context(running_own(peer.command, workers, clients, "warning"))
+            command = list(peer.command)
+            if peer.keeps:
+                command += ["--data", str(stack.enter_context(disk_folder()) / "data")]
+            yield stack.enter_context(running_own(command, workers, clients, "warning"))
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpchat-benchmark-")))
         with deferred_interrupts():

@@ -6,12 +6,15 @@ least and the most beside it, and that losses are the sum. PURE: runs in, text o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mpchat_tools.bench.run import Run
 from mpchat_tools.bench.workload import Kind, Workload
 from mpchat_tools.common.figures import FOREIGN_MUCH, STOLEN_MUCH, Column, Figure, format_table
+
+AGoal = TypeVar("AGoal")
 
 RATIO = 2  # cells of the first column; its ratio comes after them
 LATE_MUCH_MS = 3.0
@@ -72,8 +75,37 @@ GOALS: dict[str, tuple[Goal, ...]] = {
 }
 
 
-def format_workload(workload: Workload, runs: Sequence[Run], with_goals: bool) -> str:
-    """The table of one workload: a line per server, in the order in which they ran."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the median of a column with a data directory should be, as a share of that without."""
+
+    column: Column[Run]
+    bound: float
+    at_least: bool = False
+
+    def format(self, runs: Sequence[Run], without: Sequence[Run]) -> str:
+        figure, first = self.column.figure(runs), self.column.figure(without)
+        sign = ">=" if self.at_least else "<="
+        wanted = f"{self.column.heading} with --data {sign} {self.bound:.2f} of that without"
+        if figure is None or first is None or not first.median:
+            return f"{wanted}: not measured"
+        share = figure.median / first.median
+        reached = share >= self.bound if self.at_least else share <= self.bound
+        return f"{wanted}: {share:.2f}, {'reached' if reached else 'MISSED'}"
+
+
+SHARES: dict[str, tuple[Share, ...]] = {
+    "B": (Share(RATE, 0.85, at_least=True),),
+    "B1": (Share(RATE, 0.85, at_least=True),),
+    "C": (Share(RATE, 0.85, at_least=True),),
+    "A": (Share(CPU, 1.1),),
+    "E": (Share(IDLE, 1.0),),
+}
+
+
+def format_workload(workload: Workload, runs: Sequence[Run], with_goals: bool, keeping: str = "") -> str:
+    """The table of one workload: a line per server, in the order in which they ran. `keeping`: which one has a data
+    directory."""
     of_it = [run for run in runs if run.workload == workload.name]
     servers = list(dict.fromkeys(run.server for run in of_it))
     by_server = {server: [run for run in of_it if run.server == server] for server in servers}
@@ -82,13 +114,16 @@ def format_workload(workload: Workload, runs: Sequence[Run], with_goals: bool) -
     lines = [f"{workload.name}: {workload.describe()}", *format_table(rows)]
     if with_goals and servers:
         name = workload.name.partition("@")[0]
-        lines += [f"  goal: {goal.format(by_server[servers[0]])}" for goal in goals_of(name)]
+        first = by_server[servers[0]]
+        lines += [f"  goal: {goal.format(first)}" for goal in of_parts(GOALS, name)]
+        if keeping in by_server:
+            lines += [f"  goal: {share.format(by_server[keeping], first)}" for share in of_parts(SHARES, name)]
     return "\n".join([*lines, *(f"  {line}" for line in format_checks(of_it))])
 
 
-def goals_of(name: str) -> list[Goal]:
+def of_parts(goals: Mapping[str, Sequence[AGoal]], name: str) -> list[AGoal]:
     """Signing on and idle connections may have been measured together, as D+E."""
-    return [goal for part in name.split("+") for goal in GOALS.get(part, ())]
+    return [goal for part in name.split("+") for goal in goals.get(part, ())]
 
 
 def format_heading(workload: Workload) -> list[str]:

@@ -27,6 +27,7 @@ READY_S = 20.0
 SENDQ = 1 << 26  # bytes that may wait for one client where that is not what is measured
 TERM_S = 15.0  # the server has 10 s to flush after TERM
 LEFT_S = 2.0  # for the server's processes to end after it
+ON_DISK = Path("/var/tmp")  # kept through reboots (FHS 5.15), so it is on a disk; /tmp is often memory
 
 
 class Server:
@@ -159,6 +160,13 @@ def end_the_rest(family: list[psutil.Process]) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return left
+
+
+@contextmanager
+def disk_folder() -> Iterator[Path]:
+    """An empty directory on the disk, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="mpchat-", dir=ON_DISK if ON_DISK.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -366,6 +366,8 @@ def test_each_count_is_explained_where_it_is_printed() -> None:
         "connections": 1,
         "messages": 1,
         "deliveries": 1,
+        "kept": 5,
+        "seen": 4,
         "kills": {"upgrade": 8},
         "done": {"upgrade": 2},
         "pause_ms": {"none": 743.0},
@@ -374,7 +376,7 @@ def test_each_count_is_explained_where_it_is_printed() -> None:
         "faults": {},
     }
     lines = chaos.format_report(report).splitlines()
-    for words in ["upgrade 8", "upgrade 2", "none 743 ms", "3 ms at most"]:
+    for words in ["5  (4 seen)", "upgrade 8", "upgrade 2", "none 743 ms", "3 ms at most"]:
         place = next(place for place, line in enumerate(lines) if words in line)
         assert lines[place + 1].strip().startswith("(")
     assert "limit: of descriptors only" in lines
@@ -471,3 +473,25 @@ def test_what_adoption_loses_is_found(tmp_path: Path) -> None:
     assert "lost" in report["faults"], said
     assert status == 1
     assert "WRONG: lost" in said
+
+
+@pytest.mark.slow
+def test_what_was_seen_is_kept_though_the_archive_and_then_all_processes_are_killed(tmp_path: Path) -> None:
+    arguments = "--clients 20 --seconds 12 --kill archive,all,worker,stop,hup --every 500 --workers 2 --rate 200"
+    status, report, said = run(tmp_path / "report.json", arguments, "--settle", "60")
+    assert report["faults"] == {}, said
+    assert status == 0
+    assert report["kills"]["all"] >= 1
+    assert report["kills"]["archive"] >= 1
+    assert report["kept"] >= report["seen"] >= 200
+
+
+@pytest.mark.slow
+def test_a_server_starts_again_though_its_disk_was_cleaned_and_its_limits_were_reached(tmp_path: Path) -> None:
+    limit = "limit," if HAS_LIMITS else ""
+    arguments = f"--clients 10 --seconds 10 --kill {limit}disk,all,archive,upgrade --every 400 --workers 2 --rate 100"
+    status, report, said = run(tmp_path / "report.json", arguments, "--settle", "60")
+    assert report["faults"] == {}, said
+    assert status == 0
+    assert report["kills"]["all"] >= 1
+    assert report["kept"] >= report["seen"]

@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from server import eventually
 from mpchat.server.main import supervisor
 
 
-def test_a_real_server_writes_the_lines_that_the_tools_match() -> None:
+def test_a_real_server_writes_the_lines_that_the_tools_match(tmp_path: Path) -> None:
     """The first line on standard output, starts, and what becomes of requests; the program goes before the last one."""
     events: list[Event] = []
     pids: dict[str, int] = {}
@@ -38,12 +39,12 @@ def test_a_real_server_writes_the_lines_that_the_tools_match() -> None:
         assert tuple(events) == expected
 
     with closing(Installation()) as installation:
-        command = [*installation.command, "--port", "0", "--workers", "2"]
+        command = [*installation.command, "--port", "0", "--workers", "2", "--data", str(tmp_path / "data")]
         with closing(OwnServer(command, installation.working, installation.environment)) as server:
             assert server.address(time.monotonic() + READY_S)[0] == "127.0.0.1"
-            eventually(lambda: look(server) and len(pids) == 3, "two workers and a sequencer")
+            eventually(lambda: look(server) and len(pids) == 4, "two workers, a sequencer and an archive")
             family = {child.pid for child in psutil.Process(server.pid).children()}
-            assert set(pids) == {"worker-0", "worker-1", "sequencer"}
+            assert set(pids) == {"worker-0", "worker-1", "sequencer", "archive"}
             assert set(pids.values()) == family
             ask(server, signal.SIGTTOU, Event.SCALED)
             ask(server, signal.SIGHUP, Event.RELOADED)

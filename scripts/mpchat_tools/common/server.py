@@ -6,11 +6,12 @@ Promises that no process of a server is left when it is closed. Never touches a 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -27,6 +28,7 @@ READY_S = 20.0
 SENDQ = 1 << 26  # bytes that may wait for one client where that is not what is measured
 TERM_S = 15.0  # the server has 10 s to flush after TERM
 LEFT_S = 2.0  # for the server's processes to end after it
+LOOK_AGAIN_S = 0.01
 ON_DISK = Path("/var/tmp")  # kept through reboots (FHS 5.15), so it is on a disk; /tmp is often memory
 
 
@@ -80,6 +82,21 @@ class Server:
             said, _ = self._popen.communicate()
         self.ended = True
         return in_time, said or b"", end_the_rest(family)
+
+    def kill_all(self, dice: random.Random) -> None:
+        """Kill it and its processes at once, in any order, and wait for their end. Raises ToolError."""
+        family = list_family(self.pid)
+        dice.shuffle(family)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._popen.wait()
+        self.ended = True
+        deadline = time.monotonic() + LEFT_S
+        while any(map(_runs, family)):
+            if time.monotonic() > deadline:
+                raise ToolError(f"processes of the server are still there {LEFT_S:g} s after KILL")
+            time.sleep(LOOK_AGAIN_S)
 
     def new_log_lines(self) -> list[str]:
         """What the server has logged since the last call, whole lines only."""
@@ -147,6 +164,14 @@ class OwnServer(Server):
         for process in left:
             faults.add(Kind.SERVER, f"left process {process.pid} behind")
         return faults
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended. A zombie has: init is slow."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_the_rest(family: list[psutil.Process]) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 READY = re.compile(rb"mpchat ready on (\S+):(\d+), \d+ workers?\n")
 """The one line on standard output: host and port."""
-STARTED = re.compile(r"(worker-\d+|sequencer) started, pid (\d+)$")
+STARTED = re.compile(r"(worker-\d+|sequencer|archive) started, pid (\d+)$")
 
 
 class Event(enum.Enum):
@@ -33,12 +33,13 @@ def find_event(line: str) -> Event | None:
 
 
 def find_start(line: str) -> tuple[str, int] | None:
-    """The process that has been started: its name (`worker-3`, `sequencer`) and its pid."""
+    """The process that has been started: its name (`worker-3`, `sequencer`, `archive`) and its pid."""
     match = STARTED.search(line)
     return None if match is None else (match[1], int(match[2]))
 
 
 def find_kinds(lines: Iterable[str]) -> dict[int, str]:
     """The kind (see `meter`) of each process that the log names, by its pid."""
+    kinds = {"sequencer": "sequencer", "archive": "rest"}
     started = [found for line in lines if (found := find_start(line))]
-    return {pid: "sequencer" if name == "sequencer" else "workers" for name, pid in started}
+    return {pid: kinds.get(name, "workers") for name, pid in started}

@@ -1,7 +1,8 @@
 """chaos.py: kill, replace and move parts of a running server under load, and remove what surrounds it.
 
-No client may notice more than a pause. Owns the command line and the report. `check` checks every byte at every
-client, `visitors` runs the clients, `trouble` acts on the server, and `surroundings` has what can be taken away.
+No client may notice more than a pause; unless every process is killed: then clients come again. Owns the command line
+and the report. `check` checks every byte at every client and `kept` the database, `visitors` runs the clients, `lives`
+the server, `trouble` acts on it, and `surroundings` has what can be taken away.
 
 Exit status: 0 no fault, 1 at least one fault (lost, doubled, reordered, torn, disconnected, ...), and the statuses of
 all tools.
@@ -14,7 +15,6 @@ import math
 import random
 import shlex
 import textwrap
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -22,10 +22,10 @@ from typing import Any
 from mpchat_tools.common.faults import Kind
 from mpchat_tools.common.figures import format_pairs
 from mpchat_tools.common.options import OWN_COMMAND, add_json, amount, check_files, conclude, positive, some_of, tell
-from mpchat_tools.common.server import OwnServer
+from mpchat_tools.verify.lives import Lives
 from mpchat_tools.verify.surroundings import HAS_LIMITS, LIMITS, NOT_BOUND, Installation, bound_user
-from mpchat_tools.verify.trouble import AROUND_S, KINDS, MOVE_S, Killer
-from mpchat_tools.verify.visitors import BOOT_S, OBSERVERS, Visitors
+from mpchat_tools.verify.trouble import AROUND_S, KEEPING, KINDS, MOVE_S, Killer
+from mpchat_tools.verify.visitors import OBSERVERS, Visitors
 
 ROOM_MOST = 70  # clients: in rooms over 100 the server omits the notices that show where a client's stream begins
 
@@ -35,40 +35,41 @@ def run_chaos(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     user = bound_user() if "limit" in options.kill else []
     with ExitStack() as stack:
         installation = stack.enter_context(closing(Installation())) if "disk" in options.kill else None
-        command = [*(user or []), *(installation.command if installation else shlex.split(options.command))]
-        command += server_options(options)
-        if installation is None:
-            server = OwnServer(command)
-        else:
-            server = OwnServer(command, installation.working, installation.environment)
-        stack.enter_context(closing(server))
-        address = server.address(time.monotonic() + BOOT_S)
+        command = [*(installation.command if installation else shlex.split(options.command)), *server_options(options)]
+        with_data = bool(set(options.kill) & set(KEEPING))
+        lives = stack.enter_context(closing(Lives(command, user or (), installation, with_data)))
         limits = LIMITS if user is not None else LIMITS[:1]
         dice = random.Random(options.seed)
-        killer = Killer(server, options.kill, dice, installation, limits, options.seconds)
-        visitors = Visitors(options, address, killer)
+        killer = Killer(lives, options.kill, dice, limits, options.seconds)
+        visitors = Visitors(options, lives, killer)
         visitors.run()
         killer.look()
-        visitors.faults.merge(server.end())
+        visitors.faults.merge(lives.server.end())
+        log = lives.server.log_tail()
+        kept = lives.check_data(visitors.seen, visitors.faults)
         remarks = [] if user is not None else [f"limit: of descriptors only, since {NOT_BOUND}"]
-        return make_report(options, visitors, remarks), server.log_tail()
+        return make_report(options, visitors, kept, remarks), log
 
 
 def server_options(options: argparse.Namespace) -> list[str]:
     # A new client may connect before the one that it replaces has gone.
     most = 2 * options.clients + OBSERVERS * options.rooms + 16
-    words = f"--port 0 --workers {options.workers} --rate 0 --segment-timeout 0 --max-clients {most}".split()
+    words = f"--workers {options.workers} --rate 0 --segment-timeout 0 --max-clients {most}".split()
     return words + (f"--beat-timeout {options.beat_timeout}".split() if "stop" in options.kill else [])
 
 
-def make_report(options: argparse.Namespace, visitors: Visitors, remarks: Sequence[str] = ()) -> dict[str, Any]:
-    """All figures and faults, as --json writes them."""
+def make_report(
+    options: argparse.Namespace, visitors: Visitors, kept: int | None, remarks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All figures and faults, as --json writes them; `kept`: how many messages are in the database."""
     names = ("clients", "rooms", "workers", "seconds", "every", "rate", "seed")
     return {
         "plan": {name: getattr(options, name) for name in names},
         "connections": visitors.came,
         "messages": visitors.messages,
         "deliveries": visitors.lines,
+        "kept": kept,
+        "seen": sum(len(set().union(*(each.keys for each in seen))) for seen in visitors.seen.values()),
         "kills": dict(visitors.killer.kills),
         "done": dict(visitors.killer.done),
         "pause_ms": {kind: 1000 * longest for kind, longest in sorted(visitors.pauses.longest.items())},
@@ -80,6 +81,7 @@ def make_report(options: argparse.Namespace, visitors: Visitors, remarks: Sequen
 
 NOTES = {
     "kills": "actions on the server; hup, upgrade and scale are requests",
+    "kept": "in the database; seen: by any client. What nobody saw before all was killed may be kept or not",
     "completed": "requests that the server carried out, by its log; it rejects a request while another one is under\n"
     "way, and cancels an upgrade when one of its processes dies or the program is gone",
     "longest pause": "the longest time in which one client received nothing, by the actions on the server from\n"
@@ -96,6 +98,7 @@ def format_report(report: dict[str, Any]) -> str:
         ("clients", clients),
         ("messages", f"{report['messages']:,}  ({report['messages'] / plan['seconds']:,.0f}/s)"),
         ("deliveries", f"{report['deliveries']:,}  ({report['deliveries'] / plan['seconds']:,.0f}/s)"),
+        *([("kept", f"{report['kept']:,}  ({report['seen']:,} seen)")] if report["kept"] is not None else []),
         ("kills", "  ".join(f"{kind} {count:,}" for kind, count in kills.items()) + f"  ({plan['workers']} workers)"),
         ("completed", "  ".join(f"{kind} {count:,}" for kind, count in report["done"].items()) or "-"),
         ("longest pause", "  ".join(f"{kind} {longest:,.0f} ms" for kind, longest in pauses.items())),
@@ -119,12 +122,15 @@ def format_report(report: dict[str, Any]) -> str:
 KILLS = """\
 --kill: the actions on the server, one at a time, at random moments
   worker, sequencer   kill one
+  archive             kill the archive, or stop it if stop is also given
+  all                 kill every process, and start again with the same data; the clients come again
   stop                stop a worker (SIGSTOP); main has to notice
   hup                 reload: main replaces every worker
   upgrade             replace the program by itself
   scale               one worker more or less
   disk                remove the working directory, the temporary directory or the installed program, for good
   limit               for about a second, main gets no more descriptors or the server no more processes
+With archive or all the server gets a data directory. After its end the database is compared with what clients saw.
 """
 
 

@@ -9,6 +9,9 @@ There are two kinds of clients. A `Guest` comes and goes. Its stream begins with
 the notice that it joined), continues after that notice, and ends with the notice that it left. Each answer to its own
 commands must come once and in order. A `Resident` is present before anybody talks; notices in its room are not checked.
 
+When the server is killed as a whole, a room is `interrupt`ed: each stream ends where it is, what was seen is returned,
+and a new order begins. Its first observer is shown history, which nobody can foretell: `kept` checks that.
+
 Faults are counted per receiver; a message that nobody got counts for every client that should have it. Not checked:
 notices of the lobby, where guests do not talk, and the place of answers in a stream.
 
@@ -25,7 +28,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from mpchat_tools.common.faults import EXAMPLES, Faults, Kind
-from mpchat_tools.verify.reference import Key, Reference, Start
+from mpchat_tools.verify.reference import Key, Reference, Seen, Start
 from mpchat_tools.verify.talk import Said, read_line
 
 BEHIND = 16 << 20  # bytes that a client may be behind; the server's send queue holds 1 MiB
@@ -34,6 +37,7 @@ HELD = 1 << 20  # bytes that a client may be ahead of the observers
 LOBBY = re.compile(rb"\* \S+ (?:joined|left) #lobby\n")
 COMPANY = rb"(?:, alone| with \S+(?:, \S+)*(?: and \d+ more)?)\."
 EARLIER = re.compile(rb"\* (?:Earlier in #\S+ \(since [^)\n]+ UTC\):|Now\.)\n")
+NOW = b"* Now.\n"
 DATE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d ")
 ANSWERS = [
     re.compile(rb"\* Welcome to mpchat\. What is your name\?()\n"),
@@ -90,7 +94,7 @@ class Stream:
     def complete(self) -> bool:
         """Return whether everything has arrived that should have by now."""
         arrived = self._begun() and self._skip_own() == self._goal()
-        return arrived and not (self._missing or self._held or self._list_lost())
+        return arrived and not (self._missing or self._held or self._list_lost(self._goal()))
 
     def judge(self) -> None:
         """Report what is missing, since nothing more comes."""
@@ -101,11 +105,32 @@ class Stream:
         if rest:
             self._tear()
         self._judge_lines(whole)
-        self._lose([b"%b %d" % key for key in self._list_lost()])
+        self._lose([b"%b %d" % key for key in self._list_lost(self._goal())])
         self._lose(self._missing.values())
         goal = self._goal()
         if self._position is not None:
             self._lose(self._others(self._position, self._reference.end if goal is None else goal).values())
+
+    def interrupt(self) -> list[Key]:
+        """Report what is missing before the end of the stream, which may be anywhere, since the server was killed.
+
+        Returns the messages that arrived and that no observer had yet.
+        """
+        whole, _, _ = self._held.rpartition(b"\n")
+        self._held = b""
+        if self.dropped:
+            return []
+        self._lose([b"%b %d" % key for key in self._list_lost(self._position)])
+        self._lose(self._missing.values())
+        ahead = []
+        for line in whole.splitlines(keepends=True):
+            dated = DATE.match(line)
+            said = self.room.read((line[dated.end() :] if dated else line).removesuffix(b"\n") + b"\n")
+            if said is not None and said.number:
+                ahead.append((said.name, said.number))
+            elif said is None and not line.startswith(b"* "):
+                self._blame(Kind.TORN, f"got {line[:80]!r}")
+        return ahead
 
     # --- what differs between the kinds of clients
 
@@ -219,9 +244,8 @@ class Stream:
         own = self.name + b": "
         return {at: line for at, line in self._reference.lines(start, end) if not line.startswith(own)}
 
-    def _list_lost(self) -> list[Key]:
-        """Return the messages that both the reference and we lack, and that we should have."""
-        goal = self._goal()
+    def _list_lost(self, goal: int | None) -> list[Key]:
+        """Return the messages that both the reference and we lack, and that we should have at `goal`."""
         if self._position is None:
             return []
         return [
@@ -251,6 +275,8 @@ class Guest(Stream):
     def __init__(self, name: bytes, room: RoomCheck, silent: bool = False) -> None:
         super().__init__(name, room, silent)
         self.quitting = False
+        self.recalls = False  # what it is shown as history is what there is
+        self._is_earlier = False
         self._answers = 0
         self._history: deque[bytes] = deque()
 
@@ -275,7 +301,13 @@ class Guest(Stream):
         return self._reference.ends.get(self.name) if self.quitting else self._reference.end
 
     def _take_aside(self, line: bytes) -> bool:
-        if LOBBY.fullmatch(line) or EARLIER.fullmatch(line):
+        if LOBBY.fullmatch(line):
+            return True
+        if EARLIER.fullmatch(line):
+            self._is_earlier = line != NOW
+            return True
+        if self.recalls and self._is_earlier:
+            self._recall(line)
             return True
         for number, answer in enumerate(ANSWERS):
             match = answer.fullmatch(line)
@@ -291,6 +323,15 @@ class Guest(Stream):
             self._blame(kind, f"got {line[:80]!r} before it was in its room")
             return True
         return self._take_history(line)
+
+    def _recall(self, line: bytes) -> None:
+        dated = DATE.match(line)
+        line = line[dated.end() if dated else 0 :]
+        said = self.room.read(line)
+        if said is None or not said.number:
+            self._blame(Kind.TORN, f"got {line[:80]!r} as history")
+        else:
+            self._reference.recall(line, said)
 
     def _take_history(self, line: bytes) -> bool:
         if not (self._begun() and self._history):
@@ -352,13 +393,28 @@ class RoomCheck:
         self.reference = Reference()
         self.waiting: set[Stream] = set()  # ahead of the observers
         self.streams: list[Stream] = []
+        self._goes_on = False
 
     def add(self, stream: AStream) -> AStream:
         """Add a client before it connects. The first must be an observer, and enters the room before all others."""
         if not self.streams:
             self.reference.starts[stream.name] = Start(0, [])
+            if self._goes_on and isinstance(stream, Guest):
+                stream.recalls = True
         self.streams.append(stream)
         return stream
+
+    def interrupt(self) -> list[Seen]:
+        """The server was killed, and all streams have ended. Return what was seen; begin anew, without streams."""
+        self.wake()
+        seen = [Seen(self.reference.keys, self.reference.shown)]
+        for stream in self.streams:
+            if ahead := stream.interrupt():
+                seen.append(Seen(ahead, own=stream.name))
+        self.reference = self.reference.go_on()
+        self.streams, self.waiting = [], set()
+        self._goes_on = True
+        return seen
 
     def remark(self, line: bytes) -> None:
         """Keep an error of the server, unless it quotes the marker: then it is the marker's answer."""

@@ -17,6 +17,17 @@ WINDOW = 1 << 20  # bytes that are kept behind the slowest client, to know a dou
 
 Key = tuple[bytes, int]
 """A message: its sender, and its number."""
+
+
+class Seen(NamedTuple):
+    """Messages of a room in the order in which clients saw them, with none between them; `shown`: how many of the first
+    were history. If a client saw them that `own` names, its own messages are not among them."""
+
+    keys: list[Key]
+    shown: int | None = None
+    own: bytes = b""
+
+
 AKey = TypeVar("AKey", bound=Hashable)
 
 
@@ -40,6 +51,7 @@ class Reference:
         self.heard: Counter[bytes] = Counter()  # the newest number of each sender
         self.lost: dict[Key, int] = {}  # what is not here, though a later message of its sender is, and where
         self.keys: list[Key] = []  # the whole order, if that is kept
+        self.shown = 0  # how many of them are history that the first observer was shown
         self._keep_keys = False
         self._text = bytearray()
         self._base = 0
@@ -49,6 +61,22 @@ class Reference:
     def keep_keys(self) -> None:
         """The order will be compared with that of other processes."""
         self._keep_keys = True
+
+    def go_on(self) -> Reference:
+        """The order behind the end of a server and the start of the next. What was sent to the first and not heard does
+        not come any more; what the next shows of it is taken by `recall`."""
+        after = Reference()
+        after._keep_keys = self._keep_keys
+        after.said.update(self.said)
+        after.heard.update(self.heard | self.said)
+        return after
+
+    def recall(self, line: bytes, said: Said) -> None:
+        """Add what the first observer is shown as history."""
+        self._recent.append(line)
+        self.shown += 1
+        if self._keep_keys:
+            self.keys.append((said.name, said.number))
 
     def extend(self, line: bytes, said: Said) -> None:
         """Add what comes next. Messages of its sender that are missing before it are lost."""

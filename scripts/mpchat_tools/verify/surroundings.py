@@ -88,6 +88,15 @@ class Installation:
         (self._folder / part).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
+    def renew(self) -> None:
+        """Put back what was removed, for a server that is to start."""
+        gone = {"program", "working", "tmp"} - self._left
+        for folder in {"working", "tmp"} & gone:
+            (self._folder / folder).mkdir()
+        if "program" in gone:
+            self._install()
+        self._left |= gone
+
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -16,14 +16,18 @@ from typing import NamedTuple
 
 import psutil
 
-from mpchat_tools.common.server import OwnServer
 from mpchat_tools.common.serverlog import UPGRADE_ENDS, Event, find_event, find_start
-from mpchat_tools.verify.surroundings import LONGEST_S, Installation, Shortage
+from mpchat_tools.verify.lives import Lives
+from mpchat_tools.verify.surroundings import LONGEST_S, Shortage
 
 AROUND_S = 0.1  # what was already on its way arrives this long after the event, before the pause begins
 SETTLED_S = 1.0  # a worker is stopped at this age: before it is ready, main gives it 30 s
-KINDS = ("worker", "sequencer", "stop", "hup", "upgrade", "scale", "disk", "limit")
+KINDS = ("worker", "sequencer", "archive", "all", "stop", "hup", "upgrade", "scale", "disk", "limit")
+KEEPING = ("archive", "all")  # they need a server with a data directory
 MOVES = ("hup", "upgrade", "scale")  # requests
+ALONE = ("sequencer", "archive")  # there is one of them
+LIVES_S = 3.0  # a server, before all of it is killed
+STOPPED = 0.3  # of the archives, with the kind stop: main gives a hung one more time than a worker
 MOVE_S = 1.0  # that they take: clients of an upgrade wait after its trial, and those of a reload one by one
 DONE = {Event.RELOADED: "hup", Event.UPGRADED: "upgrade", Event.SCALED: "scale"}
 UPGRADE_HEARD_S = 1.0  # so long after USR2 the log says at the latest that an upgrade has begun
@@ -75,24 +79,22 @@ class Killer:
 
     def __init__(
         self,
-        server: OwnServer,
+        lives: Lives,
         kinds: Sequence[str],
         dice: random.Random,
-        installation: Installation | None = None,
         limits: Sequence[int] = (),
         seconds: float = 0.0,
     ) -> None:
-        """`installation` is needed for the kind disk, the limits that bind the server for the kind limit.
+        """The installation of the server is needed for the kind disk, the limits that bind it for the kind limit.
 
         What is on the disk goes at moments that are spread over so many seconds from now.
         """
         self.kills: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self.done: Counter[str] = Counter()
-        self._server = server
+        self._lives = lives
         self._kinds = [kind for kind in kinds if kind != "disk"]
         self._dice = dice
-        self._installation = installation
-        now, parts = time.monotonic(), installation.left() if installation is not None else []
+        now, parts = time.monotonic(), lives.installation.left() if lives.installation is not None else []
         self._removals = sorted(now + dice.uniform(0.0, DISK_GONE * seconds) for _ in parts)
         self._limits = limits
         self._shortage: Shortage | None = None
@@ -100,6 +102,7 @@ class Killer:
         self._pids: dict[str, int] = {}
         self._upgrading = False
         self._upgrade_asked = -math.inf
+        self._started = now
 
     def strike(self) -> Strike | None:
         """Act once; return what was done, or None if nothing could be done."""
@@ -131,7 +134,7 @@ class Killer:
 
     def look(self) -> None:
         """Read what the server has logged meanwhile."""
-        for line in self._server.new_log_lines():
+        for line in self._lives.server.new_log_lines():
             if started := find_start(line):
                 self._pids[started[0]] = started[1]
             event = find_event(line)
@@ -147,18 +150,20 @@ class Killer:
                 return self._strike_disk()
             case "limit":
                 return self._strike_limit()
+            case "all":
+                return self._strike_all()
             case _:
                 return self._strike_child(kind)
 
     def _can_remove(self) -> list[str]:
-        assert self._installation is not None
-        return self._installation.left(with_program=not self._may_upgrade())
+        assert self._lives.installation is not None
+        return self._lives.installation.left(with_program=not self._may_upgrade())
 
     def _strike_disk(self) -> bool:
         """Remove one of the things on the disk. They do not come back."""
-        assert self._installation is not None
+        assert self._lives.installation is not None
         del self._removals[0]
-        self._installation.remove(self._dice.choice(self._can_remove()))
+        self._lives.installation.remove(self._dice.choice(self._can_remove()))
         return True
 
     def _strike_limit(self) -> bool:
@@ -166,8 +171,24 @@ class Killer:
         if self._shortage is not None or time.monotonic() < self._plenty_until or self._may_upgrade():
             return False
         chosen = [limit for limit in self._limits if self._dice.random() < 0.5] or self._limits
-        self._shortage = Shortage(psutil.Process(self._server.pid), chosen, self._dice)
+        self._shortage = Shortage(psutil.Process(self._lives.server.pid), chosen, self._dice)
         return True
+
+    def _strike_all(self) -> bool:
+        """Kill the server as a whole. Whoever strikes then lets it `start_again`."""
+        if time.monotonic() < self._started + LIVES_S:
+            return False
+        self.relent(math.inf)
+        self.look()
+        self._lives.end_all(self._dice)
+        return True
+
+    def start_again(self) -> None:
+        """After all was killed, start the server in the same directory and at the same port. Raises ToolError."""
+        self._pids.clear()
+        self._upgrading, self._upgrade_asked = False, -math.inf
+        self._lives.start_again()
+        self._started = time.monotonic()
 
     def _may_upgrade(self) -> bool:
         return self._upgrading or time.monotonic() < self._upgrade_asked + UPGRADE_HEARD_S
@@ -175,15 +196,16 @@ class Killer:
     def _strike_main(self, kind: str) -> bool:
         """The planned moves. While one is under way, main says no to the next, in its log."""
         numbers = {"hup": [signal.SIGHUP], "upgrade": [signal.SIGUSR2], "scale": [signal.SIGTTIN, signal.SIGTTOU]}
-        psutil.Process(self._server.pid).send_signal(self._dice.choice(numbers[kind]))
+        psutil.Process(self._lives.server.pid).send_signal(self._dice.choice(numbers[kind]))
         if kind == "upgrade":
             self._upgrade_asked = time.monotonic()
         return True
 
     def _strike_child(self, kind: str) -> bool:
-        family = {child.pid: child for child in psutil.Process(self._server.pid).children(recursive=True)}
+        family = {child.pid: child for child in psutil.Process(self._lives.server.pid).children(recursive=True)}
         parts = {name: family[pid] for name, pid in self._pids.items() if pid in family}
-        victims = [part for name, part in parts.items() if (name == "sequencer") == (kind == "sequencer")]
+        group = kind if kind in ALONE else "worker"
+        victims = [part for name, part in parts.items() if name.startswith(group)]
         states = {victim: victim.status() for victim in victims}
         if kind == "stop":
             # One at a time: main would replace several only after longer and longer pauses.
@@ -193,5 +215,6 @@ class Killer:
         if not victims:
             return False
         chosen = self._dice.choices(victims, weigh([victim.num_fds() for victim in victims]))[0]
-        chosen.send_signal(signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        stops = kind == "stop" or (kind == "archive" and "stop" in self._kinds and self._dice.random() < STOPPED)
+        chosen.send_signal(signal.SIGSTOP if stops else signal.SIGKILL)
         return True

@@ -15,13 +15,14 @@ from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.faults import Faults, Kind
 from mpchat_tools.verify.check import Guest, RoomCheck
 from mpchat_tools.verify.crowd import TICK_S, Client, Crowd
+from mpchat_tools.verify.lives import BOOT_S, Lives
+from mpchat_tools.verify.reference import Seen
 from mpchat_tools.verify.talk import compose
-from mpchat_tools.verify.trouble import Killer, Pauses
+from mpchat_tools.verify.trouble import KEEPING, Killer, Pauses
 
 OBSERVERS = 2  # of each room: one goes on while the other's worker is dead
 UNSENT_MOST = 16 << 10  # bytes that may wait in a client to be sent: then others talk
 TEND_S = 0.1
-BOOT_S = 30.0
 SHORTEST = 24  # bytes of a message
 
 
@@ -43,7 +44,7 @@ class Visitor(Client[Guest]):
 class Visitors:
     """The run."""
 
-    def __init__(self, options: argparse.Namespace, address: tuple[str, int], killer: Killer) -> None:
+    def __init__(self, options: argparse.Namespace, lives: Lives, killer: Killer) -> None:
         self.faults = Faults()
         self.pauses = Pauses()
         self.killer = killer
@@ -52,9 +53,14 @@ class Visitors:
         self.came = 0
         self.longest_round = 0.0
         self._options = options
-        self._address = address
+        self._lives = lives
+        self._killed = False  # the server as a whole: all connections end
         self._dice = random.Random(options.seed)
         self._rooms = [RoomCheck(b"r%d" % number, self.faults) for number in range(options.rooms)]
+        self.seen: dict[bytes, list[Seen]] = {room.name: [] for room in self._rooms}
+        if set(options.kill) & set(KEEPING):
+            for room in self._rooms:
+                room.reference.keep_keys()
         self._crowd: Crowd[Visitor] = Crowd(self._receive, self._end, self._rooms, self._dice)
         self._measuring = False
         self._tend_at = 0.0
@@ -92,6 +98,9 @@ class Visitors:
                 strike = self.killer.strike()
                 if strike is not None:
                     self.pauses.happened(strike, time.monotonic())
+                    if strike.kind == "all":
+                        self._return()
+                        now = time.monotonic()
             self.killer.relent(now)
             self._change_guard(now)
             self._turn()
@@ -103,6 +112,26 @@ class Visitors:
             if visitor.heard_at is not None and not visitor.stream.quitting:
                 self.pauses.add(visitor.heard_at, now)
 
+    def _return(self) -> None:
+        """The server was killed: read what has arrived, start it again, and let everybody who was there come again."""
+        everybody = [each for each in self._crowd.clients if not (each.stream.silent or each.stream.quitting)]
+        self._measuring, self._killed = False, True
+        for visitor in self._crowd.clients:
+            visitor.wake_at = 0.0
+        while self._crowd.clients:
+            self._turn()
+        self._killed = False
+        for room in self._rooms:
+            self.seen[room.name] += room.interrupt()
+        self.killer.start_again()
+        self._bring_observers()
+        numbers = {room.name: number for number, room in enumerate(self._rooms)}
+        for visitor in everybody:
+            stream = visitor.stream
+            again = self._come(numbers[stream.room.name], name=stream.name, slow=visitor.slow)
+            again.leave_at, again.heard_at = visitor.leave_at, visitor.heard_at
+        self._measuring = True
+
     def _settle(self) -> None:
         patience = 0.0 if self.faults.counts[self._options.until] else self._options.settle
         deadline = time.monotonic() + patience
@@ -110,6 +139,7 @@ class Visitors:
             self._turn()
         for room in self._rooms:
             room.finish()
+            self.seen[room.name].append(Seen(room.reference.keys, room.reference.shown))
         for visitor in self._crowd.clients:
             if visitor.stream.quitting:
                 self.faults.add(Kind.STUCK, f"{visitor.stream.name.decode()} has left, and its connection stays")
@@ -135,13 +165,15 @@ class Visitors:
     def _interval(self) -> float:
         return float(self._options.every / 1000 * self._dice.uniform(0.5, 1.5))
 
-    def _come(self, number: int, silent: bool = False, slow: bool = False, passing: bool = False) -> Visitor:
+    def _come(
+        self, number: int, silent: bool = False, slow: bool = False, passing: bool = False, name: bytes | None = None
+    ) -> Visitor:
         room = self._rooms[number]
-        stream = room.add(Guest(b"c%d" % self.came, room, silent))
+        stream = room.add(Guest(name or b"c%d" % self.came, room, silent))
         self.came += 1
         leave_at = time.monotonic() + self._dice.uniform(0.3, 4.0) if passing else math.inf
         try:
-            visitor = Visitor(self._address, stream, slow, leave_at)
+            visitor = Visitor(self._lives.address, stream, slow, leave_at)
         except ToolError:
             stream.dropped = True
             raise
@@ -187,6 +219,6 @@ class Visitors:
             self._crowd.pause(visitor)
 
     def _end(self, visitor: Visitor) -> None:
-        if not visitor.stream.quitting:
+        if not (visitor.stream.quitting or self._killed):
             self.faults.add(Kind.DISCONNECTED, f"{visitor.stream.name.decode()} was disconnected")
             visitor.stream.dropped = True

@@ -20,7 +20,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,9 +46,12 @@ from mpchat_tools.bench.plot import collect_line
 from mpchat_tools.bench.report import format_doubts, format_workload
 from mpchat_tools.bench.run import Run
 from mpchat_tools.bench.workload import Kind, Workload
+from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.figures import Figure
 from mpchat_tools.common.meter import Disturbance, Meter, add_up, compare_times
 from server import ROOT
+
+from mpchat.archive.database import Gap, Place, open_database
 
 SCRIPT = ROOT / "scripts" / "benchmark.py"
 FAULTY = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'tests' / 'support' / 'faulty_server.py'))}"
@@ -480,6 +483,19 @@ def test_a_data_directory_may_cost_a_share_of_what_there_is_without(rate: float,
     table = format_workload(FLOOD, runs, with_goals=True, keeping=benchmark.KEEPING)
     assert f"deliveries/s with --data >= 0.85 of that without: {said}" in table
     assert "with --data" not in format_workload(FLOOD, runs[::2], with_goals=True, keeping=benchmark.KEEPING)
+
+
+def test_a_database_with_a_gap_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    with closing(open_database(tmp_path / "data")) as database:
+        database.write(Place("log", 1, 1), gap=Gap(1, 1, "slow"))
+    monkeypatch.setattr(peers, "disk_folder", lambda: nullcontext(tmp_path))
+    monkeypatch.setattr(peers, "running_own", lambda *_: nullcontext(None))
+    peer = peers.Peer("mpchat", "line", command=["mpchat-server"])
+    with peers.running(peer, 2, 2):
+        pass
+    with pytest.raises(ToolError, match="slow"), peers.running(dataclasses.replace(peer, keeps=True), 2, 2):
+        pass
 
 
 def test_with_data_one_more_server_takes_its_turn() -> None:

@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpchat.archive.database import open_database
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.limits import deferred_interrupts
 from mpchat_tools.common.server import READY_S, SENDQ, Server, disk_folder
@@ -128,16 +129,26 @@ def running(peer: Peer, clients: int, workers: int) -> Iterator[Server]:
     """The server, ready, until the block ends. ToolError if it does not come up."""
     with ExitStack() as stack:
         if peer.is_ours:
-            command = list(peer.command)
-            if peer.keeps:
-                command += ["--data", str(stack.enter_context(disk_folder()) / "data")]
-            yield stack.enter_context(running_own(command, workers, clients, "warning"))
+            yield from run_own(peer, clients, workers)
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpchat-benchmark-")))
         with deferred_interrupts():
             server = stack.enter_context(closing(PeerServer(peer, folder, clients)))
         server.wait_ready()
         yield server
+
+
+def run_own(peer: Peer, clients: int, workers: int) -> Iterator[Server]:
+    """mpchat, until the next step. A database with a gap is a ToolError: then the archive did less than the others."""
+    with disk_folder() as folder:
+        data = folder / "data"
+        command = [*peer.command, *(["--data", str(data)] if peer.keeps else [])]
+        with running_own(command, workers, clients, "warning") as server:
+            yield server
+        if peer.keeps:
+            with closing(open_database(data, read_only=True)) as database:
+                if gaps := database.list_gaps():
+                    raise ToolError(f"the database has a gap: {gaps[0].reason}")
 
 
 class PeerServer(Server):

@@ -126,8 +126,7 @@ class Footprint:
     def _has_older_parent(self, process: psutil.Process) -> bool:
         """Whether it descends from a process of ours that was there before, as those of a wider fixture do."""
         return any(
-            parent.pid in self.processes and is_ours(parent) and not is_helper(parent)
-            for parent in process.parents()
+            parent.pid in self.processes and is_ours(parent) and not is_helper(parent) for parent in process.parents()
         )
 
 

@@ -35,11 +35,14 @@ print(orphan.pid, flush=True)
 orphan.returncode = 0  # no warning about leaving it
 """
 SAY_READY_AND_WAIT = "import sys; print('ready', flush=True); sys.stdin.read()"
-MAP_AND_WAIT = """
+MAP_AND_WAIT = (
+    """
 import mmap
 with open({path!r}, "r+b") as file:
     held = mmap.mmap(file.fileno(), 0)
-""" + SAY_READY_AND_WAIT
+"""
+    + SAY_READY_AND_WAIT
+)
 
 # Uses what multiprocessing keeps for later and what hypothesis opens lazily: none of it is a leak.
 CLEAN_TESTS = """
@@ -118,9 +121,7 @@ def waiting_process(
 
 
 @contextmanager
-def orphan(
-    program: str = SAY_READY_AND_WAIT, environment: dict[str, str] | None = None
-) -> Iterator[psutil.Process]:
+def orphan(program: str = SAY_READY_AND_WAIT, environment: dict[str, str] | None = None) -> Iterator[psutil.Process]:
     """A process whose parent has ended, running until the block is left."""
     inherited, held = os.pipe()
     try:
@@ -281,9 +282,7 @@ def run_tests(directory: Path, tests: str, environment: dict[str, str]) -> subpr
     )
 
 
-@pytest.mark.parametrize(
-    ("environment", "expected"), [({}, (False, 50, None)), ({"CI": "true"}, (True, 200, None))]
-)
+@pytest.mark.parametrize(("environment", "expected"), [({}, (False, 50, None)), ({"CI": "true"}, (True, 200, None))])
 def test_run_without_leaks_passes(
     tmp_path: Path, environment: dict[str, str], expected: tuple[bool, int, None]
 ) -> None:

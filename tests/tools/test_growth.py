@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,14 +28,14 @@ from mpchat_tools.bench.workload import SHORTEST, Kind
 from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.meter import Disturbance, subtract
 from mpchat_tools.common.serverlog import find_kinds
+from mpchat_tools.growth import archive, sequencer, stalls
 from mpchat_tools.growth import command as growth
-from mpchat_tools.growth import sequencer, stalls
 from mpchat_tools.growth.capacity import BUSY, Costs, compute, find_costs, format_capacity
 from mpchat_tools.growth.parts import PARTS
 from mpchat_tools.growth.report import TABLES, format_series
 from mpchat_tools.growth.sample import Sample
 from mpchat_tools.growth.sequencer import Published, Read, list_faults, list_figures, make_payload
-from mpchat_tools.growth.series import SERIES, WORKERS, Case, Idle, Part, Sequencing, Start, Talk
+from mpchat_tools.growth.series import SERIES, WORKERS, Archiving, Case, Idle, Part, Sequencing, Start, Talk
 from mpchat_tools.growth.talk import IdleLine, MemberLine, with_mark
 from server import ROOT
 
@@ -174,6 +175,16 @@ def test_a_reader_notices_a_gap() -> None:
         ours.send(0.0)
         sequencer.read(log, theirs, [3, 0], 1)
         assert ours.recv() == Read(calls=1, faults=1)
+
+
+def test_what_an_archivist_does_not_write_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message never reaches the log; and a server that only says that it is ready is enough here."""
+    monkeypatch.setattr(archive, "running", lambda *_: nullcontext(SimpleNamespace(ready_s=1.0)))
+    task = Archiving(kept=30, batch=7, messages=100)
+    assert archive.measure_archive([], task).wrong == []
+    fill = archive.fill
+    monkeypatch.setattr(archive, "fill", lambda task: fill(dataclasses.replace(task, messages=task.messages - 1)))
+    assert archive.measure_archive([], task).wrong == ["1 are missing"]
 
 
 def test_a_payload_is_what_a_worker_publishes() -> None:
@@ -365,7 +376,7 @@ def run(*arguments: str, folder: Path) -> tuple[int, dict[str, Any], str]:
 @pytest.mark.slow
 def test_each_kind_of_run_gives_its_figures(tmp_path: Path) -> None:
     """The series that are left out have the same kinds of runs."""
-    series = ["sequencer", "parts", "start", "quiet", "crowd"]
+    series = ["sequencer", "parts", "start", "quiet", "crowd", "archive"]
     status, report, printed = run("--only", ",".join(series), folder=tmp_path)
     assert (status, report["failures"]) == (0, []), printed
     assert list(report["series"]) == series

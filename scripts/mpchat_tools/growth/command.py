@@ -1,9 +1,9 @@
 """growth.py: measure what a delivery costs with more workers, members, rooms, idle clients and bytes.
 
 Owns the command line and the order of the runs: in each round, each row of each series once (and each server, if there
-are several), always with a fresh server. `series` says what is measured, `talk`, `sequencer` and `parts` do it,
-`report` prints one table a series, `capacity` what follows for other machines when all series were run. The load and
-its check are the benchmark's.
+are several), always with a fresh server. `series` says what is measured, `talk`, `sequencer`, `parts` and `archive` do
+it, `report` prints one table a series, `capacity` what follows for other machines when all series were run. The load
+and its check are the benchmark's.
 
 Exit status: 0 nothing was lost, 1 something was (or doubled, or out of order, or a run failed), and those of all tools.
 """
@@ -29,12 +29,13 @@ from mpchat_tools.common.errors import ToolError
 from mpchat_tools.common.limits import raise_file_limit
 from mpchat_tools.common.meter import Disturbance
 from mpchat_tools.common.options import add_json, add_versions, check_files, conclude, some_of, write_json
+from mpchat_tools.growth.archive import measure_archive
 from mpchat_tools.growth.capacity import find_costs, format_capacity
 from mpchat_tools.growth.parts import measure_part
 from mpchat_tools.growth.report import NOTES, format_series
 from mpchat_tools.growth.sample import Sample
 from mpchat_tools.growth.sequencer import measure_sequencer
-from mpchat_tools.growth.series import SERIES, Case, Part, Quiet, Sequencing, Start, Talk
+from mpchat_tools.growth.series import SERIES, Archiving, Case, Part, Quiet, Sequencing, Start, Talk
 from mpchat_tools.growth.talk import measure_quiet, measure_start, measure_talk, with_mark
 
 SPARE_FILES = 200  # of main, in addition to two for each client during a hand-off
@@ -130,6 +131,8 @@ def measure(case: Case, command: Sequence[str]) -> Sample:
             return measure_sequencer(task)
         case Part() as part:
             return measure_part(part)
+        case Archiving() as archiving:
+            return measure_archive(command, archiving)
 
 
 # --- the report

@@ -83,7 +83,17 @@ class Part:
     clients: int = 0
 
 
-What = Talk | Start | Quiet | Sequencing | Part
+@dataclass(frozen=True, slots=True)
+class Archiving:
+    """An archivist that writes messages into a database with `kept` of them; `batch` are in one record of the log."""
+
+    kept: int
+    batch: int
+    messages: int
+    clients: int = 0
+
+
+What = Talk | Start | Quiet | Sequencing | Part | Archiving
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +216,13 @@ def list_parts(quick: bool) -> Iterator[Case]:
     yield Case("parts", "remember, 1", Part("remember", 1, seconds))
 
 
+def list_archive(quick: bool) -> Iterator[Case]:
+    kept, batches, messages = ((100,), (20,), 200) if quick else ((0, 1_000_000), (1, 20, 100), 200_000)
+    for count in kept:
+        for batch in batches:
+            yield Case("archive", f"{count:,}, {batch}", Archiving(count, batch, messages))
+
+
 SERIES: dict[str, Callable[[bool], Iterator[Case]]] = {
     "workers": list_workers,
     "room": list_room,
@@ -218,4 +235,5 @@ SERIES: dict[str, Callable[[bool], Iterator[Case]]] = {
     "start": list_start,
     "quiet": list_quiet,
     "crowd": list_crowd,
+    "archive": list_archive,
 }

@@ -148,9 +148,7 @@ def test_it_follows_the_clock_two_hours_late_at_most() -> None:
     st.lists(st.tuples(st.floats(0, 2 * GRACE), st.integers(0, 2 * TODAY), st.integers(0, 2 * TODAY)), max_size=30),
     st.integers(0, TODAY),
 )
-def test_it_is_never_later_than_any_clock_less_what_is_kept(
-    steps: list[tuple[float, int, int]], known: int
-) -> None:
+def test_it_is_never_later_than_any_clock_less_what_is_kept(steps: list[tuple[float, int, int]], known: int) -> None:
     horizon, now = Horizon(KEEP, known), 0.0
     for pause, wall, newest in steps:
         now += pause

@@ -632,9 +632,7 @@ def test_memory_is_bounded_in_every_mode(steps: list[tuple[bytes, int]]) -> None
 
 
 @given(
-    st.lists(
-        st.binary(min_size=1, max_size=MAX_LINE).map(lambda chunk: chunk.translate(None, NO_SEGMENT)), max_size=20
-    )
+    st.lists(st.binary(min_size=1, max_size=MAX_LINE).map(lambda chunk: chunk.translate(None, NO_SEGMENT)), max_size=20)
 )
 def test_every_chunk_is_a_message(chunks: list[bytes]) -> None:
     framing = segments()

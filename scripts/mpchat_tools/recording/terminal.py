@@ -12,9 +12,11 @@ import subprocess
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pyte
 
 DEADLINE = 20.0
@@ -31,6 +33,13 @@ class Run(NamedTuple):
 
 
 Row = tuple[Run, ...]
+
+
+def list_descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs."""
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return []
 
 
 class Terminal:
@@ -91,8 +100,10 @@ class Terminal:
             self.take()
 
     def close(self) -> None:
-        """End the program, and all that it has started in its session."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        """End the program, and all that it has started. A shell gives each job a process group of its own."""
+        for process in reversed([self._process.pid, *list_descendants(self._process.pid)]):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._process.wait()
         os.close(self._master)
 

@@ -27,9 +27,9 @@ from mpchat.log.local.journal import Journal
 from mpchat.log.local.memory import MemoryLog
 from mpchat.log.port import LogError, Snapshot
 from mpchat.server.archive.archivist import Archivist
-from mpchat.server.main import revival
-from mpchat.server.main import store as store_module
-from mpchat.server.main.store import LOST, hash_boot, inherit_store, open_store, read_boot, replay
+from mpchat.server.main.data import revival
+from mpchat.server.main.data import store as store_module
+from mpchat.server.main.data.store import LOST, hash_boot, inherit_store, open_store, read_boot, replay
 
 LIMITS = Limits(history=5, rooms_stay=True)
 BEGIN = 1_700_000_000_000

@@ -28,7 +28,7 @@ from mpchat.server.main.upgrade.handover import Handover, execute
 from mpchat.wire.registry import LINE
 
 if TYPE_CHECKING:
-    from mpchat.server.main.store import Store
+    from mpchat.server.main.data.store import Store
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +92,7 @@ def _serve(
 def _open_store(config: Config, inherited: Handover | None) -> "Store":
     """Take the data directory, or go on with that of the previous program. Raises ArchiveError."""
     # A server without one needs no database library.
-    from mpchat.server.main.store import inherit_store, open_store
+    from mpchat.server.main.data.store import inherit_store, open_store
 
     if inherited is not None and inherited.data is not None:
         return inherit_store(*inherited.data, inherited.snapshot)

@@ -31,7 +31,7 @@ from mpchat.log.port import LogAddress, Snapshot
 from mpchat.logs import reopen_log, report_lost_lines, set_log_level
 from mpchat.server.ledger import Ledger
 from mpchat.server.main import signals
-from mpchat.server.main.archiving import Archiving
+from mpchat.server.main.data.archiving import Archiving
 from mpchat.server.main.intake.acceptor import Acceptor
 from mpchat.server.main.intake.capacity import SLOTS
 from mpchat.server.main.intake.listener import Listener
@@ -50,7 +50,7 @@ from mpchat.server.main.workers.workforce import Workforce
 from mpchat.sharedmemory import find_substitute
 
 if TYPE_CHECKING:
-    from mpchat.server.main.store import Store
+    from mpchat.server.main.data.store import Store
 
 log = logging.getLogger(__name__)
 

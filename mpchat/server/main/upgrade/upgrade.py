@@ -21,7 +21,7 @@ from collections.abc import Callable
 from mpchat import __version__
 from mpchat.errors import in_words
 from mpchat.log.port import LogError, Snapshot
-from mpchat.server.main.archiving import Archiving
+from mpchat.server.main.data.archiving import Archiving
 from mpchat.server.main.sequencing import Sequencing
 from mpchat.server.main.upgrade.program import Program
 from mpchat.server.main.upgrade.trial import Trial

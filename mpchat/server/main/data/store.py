@@ -37,7 +37,7 @@ from mpchat.errors import ArchiveError, blame_system
 from mpchat.log.local.journal import FORMAT, Frame, Journal, Kind, read_stamp
 from mpchat.log.local.memory import MemoryLog, journal_size
 from mpchat.log.port import LogError, LogFull, Snapshot
-from mpchat.server.main.revival import revive
+from mpchat.server.main.data.revival import revive
 
 log = logging.getLogger(__name__)
 

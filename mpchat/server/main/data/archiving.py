@@ -26,7 +26,7 @@ from mpchat.server.main.recovery import Restarts
 from mpchat.server.main.waitloop import WaitLoop
 
 if TYPE_CHECKING:
-    from mpchat.server.main.store import Store
+    from mpchat.server.main.data.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The data directory as main uses it: what a server begins with, and the archive process that writes to it."""

@@ -110,7 +110,7 @@ class Killer:
         if self._removals and time.monotonic() >= self._removals[0] and self._can_remove():
             kind = "disk"
         elif self._kinds:
-            kind = self._dice.choice(self._kinds)
+            kind = self._choose_kind()
         else:
             return None
         try:
@@ -124,6 +124,11 @@ class Killer:
             assert self._shortage is not None
             return Strike(kind, self._shortage.seconds)
         return Strike(kind, MOVE_S if kind in MOVES else 0.0)
+
+    def _choose_kind(self) -> str:
+        """A kind by chance; every second time one that has not struck yet, so that a short run has them all."""
+        missing = [kind for kind in self._kinds if not self.kills[kind]]
+        return self._dice.choice(missing if missing and self._dice.random() < 0.5 else self._kinds)
 
     def relent(self, now: float) -> None:
         """End a shortage when its time is over; with infinity, in any case."""

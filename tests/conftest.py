@@ -228,10 +228,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # They would be options of every server that a test starts.
     for name in [name for name in os.environ if name.startswith("MPCHAT_")]:
         del os.environ[name]
-    # A shell ignores INT in what it runs in the background, and so would all that is started from here (POSIX, sh,
-    # "Asynchronous Lists").
+    # A shell ignores INT and QUIT in what it runs in the background, and so would all that is started from here (POSIX,
+    # sh, "Asynchronous Lists").
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # No deadlines: on a shared machine they judge the neighbours. A developer runs the tests often: few examples, other
     # ones each time. In CI the same examples each time, and more.
     # Hypothesis takes tox for CI too, and would not look further than last time.

@@ -67,6 +67,11 @@ class Window:
         self._shell.terminate()
         self._shell.wait(DEADLINE)
 
+    def kill_shell(self) -> None:
+        """Kill the shell, with the window open."""
+        self._shell.kill()
+        self._shell.wait(DEADLINE)
+
     def expect_log(self, part: str) -> None:
         eventually(lambda: part in self._log.read_text(), f"{part} in {self._log.read_text()}")
 
@@ -113,6 +118,16 @@ def test_in_the_foreground_it_ends_in_good_order(log: Path, passes_on: bool) -> 
         opened.expect_end()
         opened.expect_log("main INFO terminal closed\n")
         assert "reloaded" not in log.read_text()
+
+
+def test_when_its_shell_is_killed_and_the_window_closes_then(log: Path) -> None:
+    """The kernel sends HUP when the shell is gone; the window closes when it has noticed."""
+    with window(log) as opened:
+        opened.kill_shell()
+        opened.expect_log("reloaded")
+        opened.close()
+        opened.expect_end()
+        opened.expect_log("main INFO terminal closed\n")
 
 
 def test_in_the_background_of_a_shell_that_sends_hup_too(log: Path) -> None:

@@ -144,7 +144,7 @@ class Supervisor:
 
     def _run(self) -> Handover | None:
         caught = signals.Signals(self._loop, self._react, {signal.SIGCHLD} if self._is_first else ())
-        self._terminal = Terminal(self._loop, stays=caught.hup_was_ignored)
+        self._terminal = Terminal(self._loop, caught.hup_was_ignored, self._outlive_terminal)
         try:
             if self._inherited is not None:
                 self._inherit(self._inherited)

@@ -18,21 +18,18 @@ pages becomes a free one. `.venv` is the environment of the tests: what sets it 
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import shutil
-import signal
-import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from conftest import RUN_MARK
+from mpchat_tools.common.terminals import OwnTerminal
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
@@ -102,31 +99,18 @@ class Terminal:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._shown = ""
         self._seen = 0
-        self._master, slave = pty.openpty()
-        # A session leader without a terminal gets the first one that it opens as its controlling terminal, tty(4).
         # A bash that runs a script unsets PS1.
-        start = f"PS1='pages:$?> ' PS2= exec bash --norc --noprofile -i <{os.ttyname(slave)} >{os.ttyname(slave)} 2>&1"
-        self._process = subprocess.Popen(
-            ["bash", "-c", start],
-            cwd=folder,
-            env={**environment, "TERM": "xterm", "HISTFILE": ""},
-            start_new_session=True,
-        )
+        start = "PS1='pages:$?> ' PS2= exec bash --norc --noprofile -i"
+        self._terminal = OwnTerminal(["bash", "-c", start], folder, {**environment, "TERM": "xterm", "HISTFILE": ""})
+        self.session = self._terminal.session
         try:
             self.expect(_PROMPT)
         except BaseException:
             self.close()
             raise
-        finally:
-            os.close(slave)
-
-    @property
-    def session(self) -> int:
-        """The id of the session of all processes that were started here."""
-        return self._process.pid
 
     def type(self, line: str) -> None:
-        os.write(self._master, line.encode() + b"\n")
+        self._terminal.write(line.encode() + b"\n")
 
     def run(self, commands: str, place: str) -> None:
         """Type the commands, each when the one before it has ended with success."""
@@ -141,26 +125,13 @@ class Terminal:
         while (found := pattern.search(self._shown, self._seen)) is None:
             left = deadline - time.monotonic()
             assert left > 0, f"{pattern.pattern!r} is not shown; what is:\n{self._shown[-3000:]}"
-            if select.select([self._master], [], [], left)[0]:
-                self._take()
+            new = self._terminal.read(left).decode("utf-8", "replace")
+            self._shown = _SEQUENCES.sub("", self._shown + new).replace("\r", "")
         self._seen = found.end()
         return found
 
     def close(self) -> None:
-        """End everything that runs in this terminal."""
-        everything = [self._process.pid]
-        with suppress(psutil.NoSuchProcess):
-            everything += [child.pid for child in psutil.Process(self._process.pid).children(recursive=True)]
-        for pid in reversed(everything):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-        os.close(self._master)
-
-    def _take(self) -> None:
-        with suppress(OSError):  # EIO: nobody has the terminal open
-            new = os.read(self._master, 1 << 16).decode("utf-8", "replace")
-            self._shown = _SEQUENCES.sub("", self._shown + new).replace("\r", "")
+        self._terminal.close()
 
 
 class Reader:
@@ -176,6 +147,7 @@ class Reader:
             "HOME": str(folder),
             "LANG": "C.UTF-8",
             "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
+            RUN_MARK: os.environ[RUN_MARK],
         }
 
     def serve(self) -> None:

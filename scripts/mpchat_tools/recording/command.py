@@ -38,11 +38,8 @@ class Studio:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
         self._folder = folder
-        self._environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "LANG": "C.UTF-8",
-            "HOME": str(folder),
-        }
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {**os.environ, "PATH": path, "LANG": "C.UTF-8", "HOME": str(folder)}
         self._filmed: list[tuple[Terminal, Pane]] = []
         self._started = time.monotonic()
 

@@ -265,6 +265,7 @@ def test_what_somebody_wants_forgotten_is_forgotten_everywhere(data: Path) -> No
     with serving(data) as server:
         alice, bob = server.chat("Alice"), server.chat("bob")
         alice.say("one")
+        bob.expect("Alice: one")
         bob.say("two")
         wait_kept(data, ["one", "two"])
         done = subprocess.run(

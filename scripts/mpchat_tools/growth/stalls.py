@@ -13,6 +13,7 @@ the machine lengthen that less. A stall of the sequencer is the time until it an
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import select
@@ -134,6 +135,8 @@ def run_worker(
 ) -> None:
     """Run a worker until main closes its end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As `mpchat.child` does. Otherwise a collection goes through all that there was in the process it was forked from.
+    gc.freeze()
     pipes[0].close()
     made = worker.Worker(CONFIG, Channel(pipes[1]), address, ledger, 0)
     watching = Watching(made.loop._selector)  # type: ignore[attr-defined]
